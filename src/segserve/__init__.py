@@ -1,0 +1,1 @@
+"""segserve: segmentation models behind a dependable HTTP API."""

@@ -1,0 +1,41 @@
+"""The models that segserve knows: name, which prompts each takes, which parameters, what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PromptKind = Literal["text", "points", "boxes"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of the catalog.
+
+    Attributes:
+        name: the archive's and the route's name.
+        title: one line for people.
+        prompts: the prompt kinds it takes.
+        required: the kinds of which at least one must be there; empty when no prompt is needed.
+        parameters: the request parameters it knows; any other is refused.
+        returns: ``instances`` or ``label_map``.
+    """
+
+    name: str
+    title: str
+    prompts: tuple[PromptKind, ...]
+    required: tuple[PromptKind, ...]
+    parameters: tuple[str, ...]
+    returns: Literal["instances", "label_map"]
+
+
+GROUNDED_SAM = ModelEntry(
+    name="grounded_sam",
+    title="Grounding DINO finds what the text names, SAM outlines it",
+    prompts=("text",),
+    required=("text",),
+    parameters=("box_threshold", "text_threshold", "nms_iou", "nms_across_phrases", "max_instances", "refine"),
+    returns="instances",
+)
+
+CATALOG: dict[str, ModelEntry] = {entry.name: entry for entry in (GROUNDED_SAM,)}

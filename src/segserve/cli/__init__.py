@@ -1,0 +1,52 @@
+"""The ``segserve`` command. Each command is a module of this package; heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from segserve.errors import SegserveError
+
+COMMANDS = ("serve", "archive", "predict", "models", "scale", "scenes", "train", "evaluate", "demo", "download")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="segserve",
+        description="Segmentation models behind a dependable HTTP API.",
+        epilog="Start with: segserve archive demo && segserve serve",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name in COMMANDS:
+        importlib.import_module(f"segserve.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0 on success, 1 with one clear line on failure, 2 on wrong usage."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.version:
+        from importlib.metadata import version
+
+        print(version("segserve"))
+        return 0
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        return int(options.run(options))
+    except SegserveError as error:
+        print(f"segserve {options.command}: {error.message}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"segserve {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        print(f"segserve {options.command}: {error}", file=sys.stderr)
+    return 1

@@ -1,0 +1,1 @@
+"""The HTTP gateway: validates, fetches, asks a worker, renders, answers. No torch."""

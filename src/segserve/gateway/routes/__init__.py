@@ -1,0 +1,1 @@
+"""One module per API family; each translates to and from the one SegmentRequest."""

@@ -1,0 +1,156 @@
+"""Decoding of images from strangers: every limit is checked from the header, before any pixel is decoded.
+
+What comes out is always RGB uint8, H x W x 3, upright (EXIF orientation applied). Alpha is laid over white, 16-bit
+samples are scaled to 8, CMYK is converted, and of an animation the first frame is taken.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from segserve.errors import InvalidRequestError, NotAnImageError, TooLargeError, UndecodableImageError
+
+Rgb = NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is read. Formats that run an interpreter (EPS) or fetch (none of Pillow's) stay out."""
+
+_ORIENTATION_TAG = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What one image may cost. max_bytes: encoded bytes; max_pixels: width x height."""
+
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image's header. width and height are those of the upright picture, in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read_info(data: bytes, limits: ImageLimits | None = None) -> ImageInfo:
+    """The header of an encoded image; decodes no pixels.
+
+    Raises:
+        InvalidRequestError: no bytes at all.
+        NotAnImageError: no image format of FORMATS.
+        TooLargeError: over limits.
+        UndecodableImageError: the header itself is broken.
+    """
+    with _open(data, limits or ImageLimits()) as image:
+        width, height = image.size
+        with _decoding():
+            sideways = image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
+        if sideways:
+            width, height = height, width
+        return ImageInfo(str(image.format), width, height)
+
+
+def decode(data: bytes, limits: ImageLimits | None = None) -> Rgb:
+    """The upright RGB picture, H x W x 3 uint8, of an encoded image.
+
+    Raises:
+        InvalidRequestError, NotAnImageError, TooLargeError: as read_info.
+        UndecodableImageError: truncated or corrupt.
+    """
+    with _open(data, limits or ImageLimits()) as image, _decoding():
+        image.seek(0)
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return np.array(_to_rgb(upright), dtype=np.uint8)
+
+
+def encode(image: NDArray[np.uint8], format: Literal["PNG", "JPEG"] = "PNG") -> bytes:
+    """Encoded bytes of an H x W x 3 (RGB), H x W x 4 (RGBA) or H x W (gray) uint8 picture.
+
+    PNG is written at a fast compression level; JPEG at quality 90 (no alpha).
+    """
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image)
+    if format == "PNG":
+        picture.save(buffer, "PNG", compress_level=1)
+    else:
+        picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _open(data: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
+    if not data:
+        raise InvalidRequestError("The image is empty (0 bytes): send the bytes of an image file.")
+    if len(data) > limits.max_bytes:
+        raise TooLargeError(
+            f"The image has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed. Send a smaller file.",
+            code="image_too_large",
+        )
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(_too_many_pixels(limits), code="image_too_large") from error
+    except UnidentifiedImageError as error:
+        raise NotAnImageError(
+            f"The bytes are not an image that segserve reads. Expected one of {', '.join(FORMATS)}; "
+            f"they begin with {data[:8]!r}."
+        ) from error
+    except Exception as error:
+        # Pillow's plugins raise many types (OSError, SyntaxError, struct.error, ...) on a broken header.
+        raise UndecodableImageError(_BROKEN) from error
+    with image:
+        width, height = image.size
+        if width * height > limits.max_pixels:
+            raise TooLargeError(_too_many_pixels(limits, width, height), code="image_too_large")
+        yield image
+
+
+_BROKEN = "The image cannot be decoded: the file is truncated or corrupt. Send the whole, undamaged file."
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UndecodableImageError(_BROKEN) from error
+
+
+def _too_many_pixels(limits: ImageLimits, width: int | None = None, height: int | None = None) -> str:
+    size = f"{width} x {height} pixels" if width and height else "far too many pixels"
+    allowed = f"{limits.max_pixels / 1e6:g} megapixels"
+    return f"The image has {size}; at most {allowed} are allowed. Scale it down and send it again."
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _from_deep_gray(image)
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        return opaque.convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_gray(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits or more, scaled to 8: Pillow's own conversion clips at 255 instead."""
+    samples = np.asarray(image, dtype=np.float64)
+    top = 65535.0 if samples.max(initial=0) > 255 or image.mode.startswith("I;16") else 255.0
+    gray = np.clip(np.rint(samples * (255.0 / top)), 0, 255).astype(np.uint8)
+    return Image.fromarray(gray).convert("RGB")

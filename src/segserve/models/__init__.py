@@ -1,0 +1,1 @@
+"""Torch predictors, one file per model family. They know neither HTTP nor TorchServe."""

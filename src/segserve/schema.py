@@ -1,0 +1,271 @@
+"""The wire types: what a request may say, checked field by field, and what an answer holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from segserve.catalog import ModelEntry
+from segserve.errors import InvalidPromptError, InvalidRequestError
+
+MAX_IMAGES = 32
+MAX_TEXT_CHARACTERS = 256
+MAX_PHRASES = 32
+MAX_POINTS = 64
+MAX_BOXES = 64
+
+MaskFormat = Literal["rle", "polygon", "png", "none"]
+RenderKind = Literal["overlay", "cutout", "mask", "crops"]
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Base64 = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+class Strict(BaseModel):
+    """Frozen; unknown fields are refused rather than ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageSource(Strict):
+    """Where one image comes from: exactly one of url, base64 and s3."""
+
+    url: str | None = None
+    base64: Base64 | None = None
+    s3: str | None = None
+
+
+class Prompt(Strict):
+    """What the caller asks for; see the model for which kinds it takes.
+
+    Attributes:
+        text: phrases separated by full stops, e.g. ``"sofa. red chair."``.
+        points: ``[x, y, label]`` in pixels of the upright image; label 1 foreground, 0 background.
+        boxes: ``[x0, y0, x1, y1]`` in pixels of the upright image.
+    """
+
+    text: str | None = None
+    points: list[tuple[Coordinate, Coordinate, Literal[0, 1]]] | None = None
+    boxes: list[tuple[Coordinate, Coordinate, Coordinate, Coordinate]] | None = None
+
+
+class Parameters(Strict):
+    """How to answer; None means the archive's default.
+
+    Attributes:
+        box_threshold: least score of a detection (Grounding DINO), 0..1.
+        text_threshold: least score of a word to belong to its label (Grounding DINO), 0..1.
+        score_threshold: least score of an instance (Mask R-CNN), 0..1.
+        nms_iou: boxes of one phrase that overlap more than this are duplicates, 0..1.
+        nms_across_phrases: also drop overlapping boxes of different phrases.
+        max_instances: the best so many are kept, 1..300.
+        refine: false, true (smooth edges, drop specks, close holes) or "polygon" (also keep the largest outline only).
+    """
+
+    box_threshold: Unit | None = None
+    text_threshold: Unit | None = None
+    score_threshold: Unit | None = None
+    nms_iou: Unit | None = None
+    nms_across_phrases: bool | None = None
+    max_instances: Annotated[int, Field(ge=1, le=300)] | None = None
+    refine: bool | Literal["polygon"] | None = None
+
+
+class WorkerPrompt(Prompt):
+    """The ``prompt`` part of a request to a worker: one prompt with its parameters."""
+
+    parameters: Parameters = Parameters()
+
+
+class SegmentRequest(Strict):
+    """The native request; every other route is translated into it."""
+
+    model: str = "grounded_sam"
+    images: Annotated[list[ImageSource], Field(min_length=1, max_length=MAX_IMAGES)]
+    prompt: Prompt | list[Prompt] = Prompt()
+    parameters: Parameters = Parameters()
+    mask_format: MaskFormat = "rle"
+    render: list[RenderKind] = []
+
+    @field_validator("render")
+    @classmethod
+    def _each_once(cls, kinds: list[RenderKind]) -> list[RenderKind]:
+        return list(dict.fromkeys(kinds))
+
+
+class RleMask(BaseModel):
+    """COCO compressed run-length encoding."""
+
+    size: tuple[int, int] = Field(description="[height, width] in pixels")
+    counts: str
+
+
+class WorkerInstance(BaseModel):
+    """One object as a worker finds it."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+    box: tuple[float, float, float, float]
+    area: int
+    mask: RleMask
+
+
+class WorkerResult(BaseModel):
+    """A worker's answer for one image. width and height in pixels of the upright image."""
+
+    width: int
+    height: int
+    instances: list[WorkerInstance]
+
+
+class Instance(BaseModel):
+    """One object found; mask is an RLE, polygons, a base64 PNG, or absent, as mask_format says."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+    box: tuple[float, float, float, float]
+    area: int
+    mask: RleMask | list[list[tuple[float, float]]] | str | None = None
+
+
+class ErrorBody(BaseModel):
+    """What went wrong with a request or one of its images."""
+
+    code: str
+    message: str
+    request_id: str | None = None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every failed request."""
+
+    error: ErrorBody
+
+
+class ImageResult(BaseModel):
+    """The answer for one image: either instances, or an error."""
+
+    width: int | None = None
+    height: int | None = None
+    instances: list[Instance] | None = None
+    renders: dict[str, str | list[str]] | None = None
+    error: ErrorBody | None = None
+
+
+class Timings(BaseModel):
+    """Milliseconds spent, summed over the request's stages."""
+
+    fetch: float
+    model: float
+    render: float
+    total: float
+
+
+class SegmentAnswer(BaseModel):
+    """The native answer; results are in the order of the images."""
+
+    model: str
+    version: str
+    results: list[ImageResult]
+    timings_ms: Timings
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parse(kind: type[Parsed], value: Any, where: str = "") -> Parsed:
+    """value, already decoded from JSON, as kind.
+
+    Raises:
+        InvalidRequestError: names each wrong field (under where), what was expected and what came.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise InvalidRequestError(describe(error, where)) from None
+
+
+def parse_json(kind: type[Parsed], data: bytes | str, where: str = "") -> Parsed:
+    """As parse, from JSON text."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise InvalidRequestError(describe(error, where)) from None
+
+
+def describe(error: ValidationError, where: str = "") -> str:
+    """One line for the caller: the first three wrong fields, what was expected, what came."""
+    lines = []
+    problems = error.errors(include_url=False)
+    for problem in problems[:3]:
+        field = ".".join([*([where] if where else []), *(str(part) for part in problem["loc"])])
+        came = "" if problem["type"] in ("missing", "json_invalid") else f" (came: {_shorten(problem.get('input'))})"
+        lines.append(f"{field or 'body'}: {problem['msg']}{came}")
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(lines) + more + "."
+
+
+def _shorten(value: Any, length: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+_SEPARATOR = re.compile(r"[.\n;。．]+")
+
+
+def split_phrases(text: str) -> list[str]:
+    """The phrases of a text prompt, lower case, in order, each once: ``"Sofa. red  chair."`` → sofa, red chair.
+
+    Full stops (also of East Asian scripts), semicolons and line breaks separate; white space is collapsed.
+    """
+    parts = (" ".join(part.split()).lower() for part in _SEPARATOR.split(text))
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def check_prompt(prompt: Prompt, entry: ModelEntry) -> None:
+    """Whether the prompt fits the model.
+
+    Raises:
+        InvalidPromptError: a kind that the model does not take, none of those it needs, or over a limit.
+    """
+    given = [kind for kind in ("text", "points", "boxes") if getattr(prompt, kind) is not None]
+    for kind in given:
+        if kind not in entry.prompts:
+            takes = " and ".join(entry.prompts) or "no prompt"
+            raise InvalidPromptError(f"prompt.{kind}: the model {entry.name} takes {takes}; leave {kind} out.")
+    if entry.required and not any(kind in entry.required for kind in given):
+        wanted = " or ".join(f"prompt.{kind}" for kind in entry.required)
+        raise InvalidPromptError(f'The model {entry.name} needs {wanted}, e.g. {{"text": "sofa. floor."}}.')
+    if prompt.text is not None:
+        _check_text(prompt.text)
+    for kind, limit in (("points", MAX_POINTS), ("boxes", MAX_BOXES)):
+        values: Sequence[Any] | None = getattr(prompt, kind)
+        if values is not None and not 1 <= len(values) <= limit:
+            raise InvalidPromptError(f"prompt.{kind}: expected 1 to {limit}, came {len(values)}.")
+
+
+def _check_text(text: str) -> None:
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise InvalidPromptError(
+            f"prompt.text: at most {MAX_TEXT_CHARACTERS} characters, came {len(text)}. Ask in several requests."
+        )
+    count = len(split_phrases(text))
+    if count == 0:
+        raise InvalidPromptError('prompt.text: expected at least one phrase, e.g. "sofa. floor."; it is empty.')
+    if count > MAX_PHRASES:
+        raise InvalidPromptError(f"prompt.text: at most {MAX_PHRASES} phrases, came {count}. Ask in several requests.")
+
+
+def check_parameters(parameters: Parameters, entry: ModelEntry) -> None:
+    """Whether the model knows every parameter that is given.
+
+    Raises:
+        InvalidRequestError: names the parameter and lists the known ones.
+    """
+    for name in parameters.model_fields_set:
+        if getattr(parameters, name) is not None and name not in entry.parameters:
+            known = ", ".join(entry.parameters)
+            raise InvalidRequestError(f"parameters.{name}: the model {entry.name} does not know it; it knows {known}.")

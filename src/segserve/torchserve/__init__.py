@@ -1,0 +1,1 @@
+"""What runs inside, builds for, starts and manages TorchServe."""

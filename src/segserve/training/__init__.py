@@ -1,0 +1,1 @@
+"""Scenes, demo weights, fine-tuning and evaluation."""

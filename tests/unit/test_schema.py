@@ -1,0 +1,148 @@
+"""Requests: what is refused, and that the message names the field, the expectation and what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from segserve.catalog import GROUNDED_SAM, ModelEntry
+from segserve.errors import InvalidPromptError, InvalidRequestError
+from segserve.schema import (
+    Parameters,
+    Prompt,
+    SegmentRequest,
+    WorkerPrompt,
+    check_parameters,
+    check_prompt,
+    parse,
+    parse_json,
+    split_phrases,
+)
+
+IMAGE = {"base64": "AAAA"}
+CLICKS = ModelEntry("clicks", "", ("points", "boxes"), ("points", "boxes"), (), "instances")
+NOTHING = ModelEntry("nothing", "", (), (), ("score_threshold",), "instances")
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("sofa. floor.", ["sofa", "floor"]),
+        ("  Red   Chair .. sofa", ["red chair", "sofa"]),
+        ("sofa. Sofa. SOFA", ["sofa"]),
+        ("sofa\nrug;bed", ["sofa", "rug", "bed"]),
+        ("диван. 沙发。床", ["диван", "沙发", "床"]),
+        ("a-b c's 3x", ["a-b c's 3x"]),
+        (" . .. ", []),
+        ("", []),
+    ],
+)
+def test_split_phrases(text: str, phrases: list[str]) -> None:
+    assert split_phrases(text) == phrases
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, ["images", "required"]),
+        ({"images": []}, ["images", "at least 1"]),
+        ({"images": [IMAGE] * 33}, ["images", "at most 32"]),
+        ({"images": IMAGE}, ["images", "list"]),
+        ({"images": [IMAGE], "prompt": {"txt": "sofa"}}, ["prompt", "txt", "not permitted"]),
+        ({"images": [IMAGE], "parameters": {"box_threshold": 2}}, ["parameters.box_threshold", "less than", "came: 2"]),
+        ({"images": [IMAGE], "parameters": {"box_threshold": "high"}}, ["box_threshold", "number", "'high'"]),
+        ({"images": [IMAGE], "parameters": {"nms_iou": -0.1}}, ["nms_iou", "greater than"]),
+        ({"images": [IMAGE], "parameters": {"max_instances": 0}}, ["max_instances"]),
+        ({"images": [IMAGE], "mask_format": "jpeg"}, ["mask_format", "'rle'", "'jpeg'"]),
+        ({"images": [IMAGE], "render": ["hologram"]}, ["render.0", "'overlay'"]),
+        ({"images": [IMAGE], "prompt": {"points": [[1, 2, 3]]}}, ["prompt", "points"]),
+        ({"images": [IMAGE], "prompt": {"boxes": [[1, 2, 3]]}}, ["prompt", "boxes"]),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(body: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(SegmentRequest, body)
+    for word in words:
+        assert word in caught.value.message
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1e999"])
+def test_numbers_are_finite(bad: str) -> None:
+    with pytest.raises(InvalidRequestError, match="box_threshold"):
+        parse(WorkerPrompt, {"parameters": {"box_threshold": float(bad)}})
+
+
+def test_broken_json_is_refused_without_echoing_it() -> None:
+    with pytest.raises(InvalidRequestError, match="Invalid JSON") as caught:
+        parse_json(WorkerPrompt, b'{"text": "secret')
+    assert "secret" not in caught.value.message
+
+
+def test_long_values_are_shortened_in_messages() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(SegmentRequest, {"images": [IMAGE], "mask_format": "x" * 10_000})
+    assert len(caught.value.message) < 400
+
+
+def test_a_full_request_is_understood() -> None:
+    request = parse(
+        SegmentRequest,
+        {
+            "model": "grounded_sam",
+            "images": [IMAGE, {"url": "https://example.com/a.jpg"}],
+            "prompt": [{"text": "sofa."}, {"text": "rug.", "points": [[1, 2, 1]], "boxes": [[0, 0, 5, 5]]}],
+            "parameters": {"box_threshold": 0.4, "refine": "polygon"},
+            "mask_format": "polygon",
+            "render": ["overlay", "crops", "overlay"],
+        },
+    )
+    assert request.render == ["overlay", "crops"]
+    assert isinstance(request.prompt, list) and request.prompt[1].points == [(1, 2, 1)]
+    assert request.parameters.refine == "polygon"
+
+
+def test_every_parameter_of_the_catalog_is_in_the_schema() -> None:
+    assert set(GROUNDED_SAM.parameters) <= set(Parameters.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "entry", "words"),
+    [
+        (Prompt(), GROUNDED_SAM, ["needs prompt.text"]),
+        (Prompt(text=""), GROUNDED_SAM, ["at least one phrase"]),
+        (Prompt(text=" . . "), GROUNDED_SAM, ["at least one phrase"]),
+        (Prompt(text="x" * 257), GROUNDED_SAM, ["256", "257"]),
+        (Prompt(text=". ".join(f"p{i}" for i in range(40))), GROUNDED_SAM, ["32 phrases", "40"]),
+        (Prompt(text="sofa", points=[(1, 2, 1)]), GROUNDED_SAM, ["prompt.points", "leave points out"]),
+        (Prompt(text="sofa"), CLICKS, ["prompt.text", "points and boxes"]),
+        (Prompt(points=[]), CLICKS, ["prompt.points", "1 to 64"]),
+        (Prompt(points=[(1, 2, 1)] * 65), CLICKS, ["65"]),
+        (Prompt(text="sofa"), NOTHING, ["takes no prompt"]),
+    ],
+)
+def test_a_prompt_that_does_not_fit(prompt: Prompt, entry: ModelEntry, words: list[str]) -> None:
+    with pytest.raises(InvalidPromptError) as caught:
+        check_prompt(prompt, entry)
+    for word in words:
+        assert word in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("prompt", "entry"),
+    [
+        (Prompt(text="sofa"), GROUNDED_SAM),
+        (Prompt(text="沙发。"), GROUNDED_SAM),
+        (Prompt(boxes=[(0, 0, 1, 1)] * 64), CLICKS),
+        (Prompt(), NOTHING),
+    ],
+)
+def test_a_prompt_that_fits(prompt: Prompt, entry: ModelEntry) -> None:
+    check_prompt(prompt, entry)
+
+
+def test_unknown_parameters_of_a_model_are_refused_and_the_known_ones_listed() -> None:
+    with pytest.raises(InvalidRequestError, match=r"score_threshold.*box_threshold"):
+        check_parameters(Parameters(score_threshold=0.5), GROUNDED_SAM)
+    check_parameters(Parameters(box_threshold=0.5, refine=True), GROUNDED_SAM)
+    check_parameters(Parameters(score_threshold=None), GROUNDED_SAM)
