@@ -71,8 +71,6 @@ ROOM = TruthScene(
 ASKED = evaluation.Question(
     present=("red chair", "window"), absent=("dog", "blue chair"), order=("red chair", "window", "dog", "blue chair")
 )
-    ("red chair", "window"), ("dog", "blue chair"), ("red chair", "window", "dog", "blue chair")
-)
 RIGHT = (found("red chair", 0, 0), found("window", 40, 0))
 
 
