@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import load
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+import load
 from segserve import imaging
 from segserve.client import Client
 from segserve.training.scenes import make_scene
@@ -78,7 +78,8 @@ def in_process_worker(weights: str, data: bytes, batch: int, start: Any, seconds
     """One process: predict in a loop; reports (pictures, seconds, CPU seconds)."""
     import torch
 
-    from segserve.models.grounded_sam import GroundedSam, TextPrompt
+    from segserve.models.grounded_sam import GroundedSam
+    from segserve.models.text_prompt import TextPrompt
 
     torch.set_num_threads(1)
     predictor = GroundedSam.from_folder(Path(weights))
@@ -124,7 +125,8 @@ def serving(weights: Path, work: Path, workers: int, batch: int) -> Iterator[tup
     segserve = [sys.executable, "-m", "segserve.cli"]
     subprocess.run([*segserve, "archive", str(weights), "grounded_sam", "--out", str(store)], check=True)
     command = [*segserve, "serve", "--port", str(port), "--model-store", str(store)]
-    command += ["--workers", str(workers), "--batch-size", str(batch)]
+    command += ["--workers", str(workers), "--batch-size", str(batch), "--log-dir", str(work)]
+    command += [word for name in ("inference", "management", "metrics") for word in (f"--torchserve-{name}-port", "0")]
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     try:

@@ -36,9 +36,11 @@ def non_maximum_suppression(boxes: Floats, scores: Floats, iou_threshold: float)
     order = np.argsort(-scores, kind="stable")
     ious = iou_matrix(boxes, boxes)
     kept: list[int] = []
+    dropped = np.zeros(len(boxes), dtype=bool)
     for index in order:
-        if all(ious[index, other] <= iou_threshold for other in kept):
+        if not dropped[index]:
             kept.append(int(index))
+            dropped |= ious[index] > iou_threshold
     return np.asarray(kept, dtype=np.intp)
 
 

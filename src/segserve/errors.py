@@ -35,6 +35,7 @@ class SegserveError(Exception):
         status: the HTTP status it is answered with.
         message: text for the caller, safe to send.
         retry_after: seconds for the ``Retry-After`` header, or None.
+        request_id: of the answer that it came in, where it crossed a process boundary.
     """
 
     code: ClassVar[str] = "error"
@@ -45,6 +46,7 @@ class SegserveError(Exception):
         super().__init__(message)
         self.message = message
         self.error_code = code or self.code
+        self.request_id: str | None = None
 
     def to_dict(self, request_id: str | None = None) -> dict[str, Any]:
         """The ``error`` object of an answer: ``{"code", "message"[, "request_id"]}``."""

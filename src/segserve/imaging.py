@@ -56,8 +56,10 @@ def read_info(data: bytes, limits: ImageLimits | None = None) -> ImageInfo:
     """
     with _open(data, limits or ImageLimits()) as image:
         width, height = image.size
+        # Pillow decodes a PNG's pixels to look for EXIF behind them; writers put it in front.
+        has_exif = image.format != "PNG" or "exif" in image.info
         with _decoding():
-            sideways = image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
+            sideways = has_exif and image.getexif().get(_ORIENTATION_TAG) in _SIDEWAYS
         if sideways:
             width, height = height, width
         return ImageInfo(str(image.format), width, height)

@@ -63,18 +63,22 @@ class Drawing:
 def colors_of(labels: Iterable[str]) -> dict[str, Color]:
     """A color for each label: the same in every picture, unless two labels of one picture would share it.
 
-    The label's CRC-32 picks the color; of two labels with the same pick, the later one in alphabetical order
-    moves on to the next free color. With more labels than colors, colors repeat.
+    The label's CRC-32 picks the color. Of labels with the same pick, the one of fewest words keeps it ("wall" rather
+    than "red chair"), and the others take colors that no label of the picture has picked. With more labels than
+    colors, colors repeat.
     """
-    chosen: dict[str, Color] = {}
-    taken: set[int] = set()
-    for label in sorted(set(labels)):
-        index = zlib.crc32(label.encode()) % len(PALETTE)
-        if len(taken) < len(PALETTE):
-            while index in taken:
-                index = (index + 1) % len(PALETTE)
-        taken.add(index)
-        chosen[label] = PALETTE[index]
+    ordered = sorted(set(labels), key=lambda label: (label.count(" "), label))
+    picks = {label: zlib.crc32(label.encode()) % len(PALETTE) for label in ordered}
+    owners = {pick: label for label, pick in reversed(picks.items())}
+    free = [index for index in range(len(PALETTE)) if index not in owners]
+    chosen = {label: PALETTE[pick] for pick, label in owners.items()}
+    for label in ordered:
+        if label not in chosen:
+            # The next free one after its own pick, so that it depends on the others as little as can be.
+            index = min(free, key=lambda index: (index - picks[label]) % len(PALETTE)) if free else picks[label]
+            chosen[label] = PALETTE[index]
+            if free:
+                free.remove(index)
     return chosen
 
 

@@ -156,7 +156,7 @@ class ImageResult(BaseModel):
 
 
 class Timings(BaseModel):
-    """Milliseconds spent, summed over the request's stages."""
+    """Milliseconds spent in each stage, of the slowest image where there are several; total: the whole request's."""
 
     fetch: float
     model: float

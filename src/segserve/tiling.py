@@ -1,7 +1,7 @@
 """A product image repeated over a masked surface: floor boards over a floor, wallpaper over a wall.
 
 The base is plain repetition. Two things make it look as if it belonged there: the surface's own light and shadows
-are kept (its brightness, blurred so that the old pattern vanishes), and a floor's pattern gets smaller with the
+are kept (its brightness, smoothed so that the old pattern vanishes), and a floor's pattern gets smaller with the
 distance, in the perspective that the floor's outline shows.
 """
 
@@ -20,7 +20,8 @@ Floats = NDArray[np.float32]
 
 _STRIP_ROWS = 256
 _SHADING_SIDE = 384
-_SHADE_RANGE = (0.35, 1.6)
+_SHADE_RANGE = (0.35, 1.2)
+_PATTERN_CONTRAST = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def tile_product(
     x0, y0, x1, y1 = box
     tile = _resized(product, max(1, round(scale * max(image.shape[:2]))))
     point = vanishing_point(mask) if perspective else None
-    shade = _Shading(image[y0:y1, x0:x1], mask[y0:y1, x0:x1]) if shading else None
+    shade = _Shading(image[y0:y1, x0:x1], mask[y0:y1, x0:x1], _exposure(image)) if shading else None
     levels = _pyramid(tile) if point else []
     edge = _edge(mask) if feather else np.zeros_like(mask)
     for top in range(y0, y1, _STRIP_ROWS):
@@ -188,22 +189,38 @@ def _sampled(levels: list[Floats], level: int, across: NDArray[np.float64], alon
     return np.asarray(cv2.remap(tile, x, y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP))
 
 
-class _Shading:
-    """How bright each pixel of a surface is against its median: the old surface's light without its pattern."""
+def _exposure(image: Rgb) -> float:
+    """How bright the picture's white is, 0.6..1: a product photographed in the sun would glare in a dim room."""
+    step = max(1, max(image.shape[:2]) // 256)
+    gray = cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_RGB2GRAY)
+    return float(np.clip(np.percentile(gray, 95) / 225, 0.6, 1))
 
-    def __init__(self, part: Rgb, mask: Mask) -> None:
+
+class _Shading:
+    """How bright each pixel of a surface is against its median, times the exposure: the old surface's light.
+
+    A guided filter (He, Sun and Tang, ECCV 2010) with the surface's own brightness as its guide: it smooths the old
+    pattern away but keeps what differs more, the corner of a room and the shadow under a sofa. Every mean is taken
+    over the mask only, so that nothing of what stands outside of the surface leaks in.
+    """
+
+    def __init__(self, part: Rgb, mask: Mask, exposure: float) -> None:
         self.shape = mask.shape
         factor = min(1.0, _SHADING_SIDE / max(mask.shape))
         size = (max(1, round(mask.shape[1] * factor)), max(1, round(mask.shape[0] * factor)))
         inside = mask.astype(np.float32)
         gray = cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float32)
         weight = cv2.resize(inside, size, interpolation=cv2.INTER_AREA)
-        light = cv2.resize(gray * inside, size, interpolation=cv2.INTER_AREA)
-        sigma = max(1.0, 0.025 * max(size))
-        # Blurred light over blurred mask: nothing of what stands outside of the surface leaks in.
-        light = cv2.GaussianBlur(light, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-4)
-        usual = float(np.median(light[weight > 0.5])) if np.any(weight > 0.5) else float(light.max())
-        self.small = np.clip(light / max(usual, 1.0), *_SHADE_RANGE).astype(np.float32)
+        light = cv2.resize(gray * inside, size, interpolation=cv2.INTER_AREA) / np.maximum(weight, 1e-4)
+        # Joints and grain are thinner than corners and shadows: they go first.
+        light = _mean_inside(light, weight, max(0.8, 0.006 * max(size)))
+        usual = max(1.0, float(np.median(light[weight > 0.5])) if np.any(weight > 0.5) else float(light.max()))
+        wide = max(1.0, 0.025 * max(size))
+        mean = _mean_inside(light, weight, wide)
+        variance = np.maximum(_mean_inside(light**2, weight, wide) - mean**2, 0)
+        kept = variance / (variance + (_PATTERN_CONTRAST * usual) ** 2)
+        smooth = _mean_inside(kept, weight, wide) * light + _mean_inside((1 - kept) * mean, weight, wide)
+        self.small = (exposure * np.clip(smooth / usual, *_SHADE_RANGE)).astype(np.float32)
 
     def rows(self, top: int, bottom: int) -> Floats:
         """The shade of some rows at full size."""
@@ -214,6 +231,12 @@ class _Shading:
         grid = np.broadcast_to(x[None], (bottom - top, width)), np.broadcast_to(y[:, None], (bottom - top, width))
         grid_x, grid_y = (np.ascontiguousarray(axis, dtype=np.float32) for axis in grid)
         return np.asarray(cv2.remap(self.small, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _mean_inside(values: Floats, weight: Floats, sigma: float) -> Floats:
+    """The Gaussian mean of the values, weighted: 1 inside the mask, 0 outside. Far outside it is 0."""
+    total = cv2.GaussianBlur(values * weight, (0, 0), sigma)
+    return np.asarray(total / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-4))
 
 
 def _edge(mask: Mask) -> Mask:

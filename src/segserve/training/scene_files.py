@@ -132,6 +132,24 @@ def read_scenes(folder: Path) -> Iterator[StoredScene]:
         )
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a folder of scenes was made from: seeds seed to seed + count - 1."""
+
+    seed: int
+    count: int
+
+
+def read_origin(folder: Path) -> Origin:
+    """What a folder of scenes was made from.
+
+    Raises:
+        InvalidRequestError: as read_scenes.
+    """
+    info, _ = _read_index(folder)
+    return Origin(info["seed"], info["count"])
+
+
 def _check_request(seed: int, count: int, size: tuple[int, int] | None) -> None:
     if seed < 0:
         raise InvalidRequestError(f"seed: expected 0 or more, got {seed}")

@@ -1,0 +1,59 @@
+"""``segserve scale``: change how many workers a model has, while it is served.
+
+segserve scale grounded_sam --min 1 --max 4
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``scale`` to the command line's subcommands."""
+    parser = subparsers.add_parser(
+        "scale",
+        help="change how many workers a model has",
+        description="Change how many workers a model of a running service has; returns once they have loaded it. "
+        "A service of your own on this machine is found by its port; any other takes --url and --admin-key.",
+        epilog="examples: segserve scale grounded_sam --min 1 --max 4 | "
+        "segserve scale grounded_sam --min 2 --url http://host:8080 --admin-key KEY",
+    )
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--min", type=int, required=True, metavar="N", dest="minimum", help="workers kept at least")
+    parser.add_argument("--max", type=int, metavar="N", dest="maximum", help="workers at most (default: as --min)")
+    parser.add_argument("--port", type=int, default=8080, help="of your own service on this machine (default 8080)")
+    parser.add_argument("--url", help="the gateway of another service; needs --admin-key")
+    parser.add_argument("--admin-key", metavar="KEY", help="the service's SEGSERVE_ADMIN_KEY")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scale the model. Returns the exit status."""
+    from segserve.errors import InvalidRequestError
+
+    maximum = args.minimum if args.maximum is None else args.maximum
+    if not 0 <= args.minimum <= maximum or maximum < 1:
+        raise InvalidRequestError(f"Expected 0 <= min <= max and max at least 1, came {args.minimum} and {maximum}.")
+    if args.url or args.admin_key:
+        workers = _through_gateway(args.url or f"http://127.0.0.1:{args.port}", args.admin_key, args, maximum)
+    else:
+        workers = _directly(args, maximum)
+    print(f"{args.model}: {workers} workers ready")
+    return 0
+
+
+def _through_gateway(url: str, key: str | None, args: argparse.Namespace, maximum: int) -> int:
+    from segserve.cli.gateway_call import call_gateway
+
+    numbers = {"min_workers": args.minimum, "max_workers": maximum}
+    described = call_gateway("PUT", url, f"/v1/models/{args.model}", key=key, parameters=numbers, timeout_s=600)
+    return int(described.get("ready_workers", described.get("workers", args.minimum)))
+
+
+def _directly(args: argparse.Namespace, maximum: int) -> int:
+    from segserve.torchserve.management import Management
+    from segserve.torchserve.running import find_running
+
+    service = find_running(args.port)
+    return Management(service.address).scale(args.model, args.minimum, maximum).ready_workers

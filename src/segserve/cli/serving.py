@@ -1,0 +1,218 @@
+"""One service: the gateway in this process, TorchServe as its child, and how both start and end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from segserve.config import Settings, settings_from_environment
+from segserve.errors import InvalidRequestError, SegserveError, ServiceError
+from segserve.torchserve.archive import find_archives
+from segserve.torchserve.configuration import Ports, ServerOptions, read_properties
+from segserve.torchserve.launcher import TorchServe
+from segserve.torchserve.management import Management
+from segserve.torchserve.plan import Overrides, ServingPlan, plan_serving
+from segserve.torchserve.ports import free_ports
+from segserve.torchserve.running import RunningService
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_POLL_S = 0.5
+
+
+@dataclass
+class Stopping:
+    """What ends a service: a signal, or the death of TorchServe."""
+
+    server: uvicorn.Server | None = None
+    by_signal: bool = False
+    by_death: bool = False
+    closing: bool = False
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Before the gateway runs, leave at once; then it finishes its requests first; while closing, nothing."""
+        self.by_signal = True
+        if self.closing:
+            return
+        if self.server is None:
+            raise KeyboardInterrupt
+        self.server.should_exit = True
+
+    def on_death(self) -> None:
+        """TorchServe ended by itself: the gateway has nothing left to do."""
+        self.by_death = True
+        if self.server is not None:
+            self.server.should_exit = True
+
+
+class Service:
+    """``segserve serve``. args: its parsed options."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._stopping = Stopping()
+
+    def run(self) -> int:
+        """Serve until a signal comes; returns 0 then.
+
+        Raises:
+            SegserveError: nothing to serve, a port in use, or TorchServe died; says why.
+        """
+        args = self._args
+        names = tuple(name.strip() for name in (args.models or "").split(",") if name.strip())
+        overrides = Overrides(args.workers, args.batch_size, args.batch_delay)
+        plan = plan_serving(find_archives(args.model_store, names), args.profile, overrides)
+        settings = settings_from_environment()
+        with self._signals(), listening_socket(args.host, args.port) as listener:
+            torchserve = self._torchserve(plan)
+            try:
+                torchserve.start()
+                self._serve(listener, settings, torchserve, plan)
+            except KeyboardInterrupt:
+                # A signal before the gateway ran: there is nothing to finish.
+                pass
+            finally:
+                self._stopping.closing = True
+                reason = None if torchserve.is_running() else torchserve.died_because()
+                torchserve.stop()
+        if self._stopping.by_death and not self._stopping.by_signal:
+            raise ServiceError(f"TorchServe died ({reason}). Its log: {torchserve.log_file}")
+        return 0
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._stopping.on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _torchserve(self, plan: ServingPlan) -> TorchServe:
+        args = self._args
+        wanted = (args.torchserve_inference_port, args.torchserve_management_port, args.torchserve_metrics_port, 0, 0)
+        ports = Ports(*(port or free for port, free in zip(wanted, free_ports(len(wanted)), strict=True)))
+        return TorchServe(
+            args.model_store,
+            plan.models,
+            ports,
+            log_folder=args.log_dir,
+            options=ServerOptions(token_check=not args.no_tokens, gpus=plan.gpus),
+            given=_given_properties(args.config),
+            threads=plan.threads,
+        )
+
+    def _serve(self, listener: socket.socket, settings: Settings, torchserve: TorchServe, plan: ServingPlan) -> None:
+        # Java is starting meanwhile: the gateway's imports take a second.
+        from segserve.gateway.app import create_app
+        from segserve.gateway.server import build_server
+
+        host, port = listener.getsockname()[:2]
+        settings = replace(
+            settings,
+            host=host,
+            port=port,
+            models=tuple(model.name for model in plan.models),
+            torchserve=torchserve.address,
+        )
+        self._stopping.server = server = build_server(create_app(settings), settings)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        running = RunningService(os.getpid(), port, url, torchserve.address)
+        running.write()
+        try:
+            _announce(url, plan, torchserve)
+            threading.Thread(target=self._watch, args=(torchserve,), name="torchserve-watch", daemon=True).start()
+            threading.Thread(target=self._report, args=(torchserve,), name="readiness-report", daemon=True).start()
+            server.run(sockets=[listener])
+        finally:
+            running.forget()
+
+    def _watch(self, torchserve: TorchServe) -> None:
+        torchserve.wait()
+        if not self._stopping.closing:
+            self._stopping.on_death()
+
+    def _report(self, torchserve: TorchServe) -> None:
+        """Say on stderr when each model has become ready, and what keeps one from it."""
+        started = time.monotonic()
+        management = Management(torchserve.address, timeout_s=5)
+        waiting = [model.name for model in torchserve.models]
+        told: set[str] = set()
+        while waiting and not (self._stopping.closing or self._stopping.by_death or self._stopping.by_signal):
+            time.sleep(_POLL_S)
+            for name in list(waiting):
+                with contextlib.suppress(SegserveError):
+                    if management.describe(name).ready:
+                        waiting.remove(name)
+                        _say(f"{name} is ready after {time.monotonic() - started:.0f} s")
+            for line in load_failures(torchserve.log_file):
+                if line not in told:
+                    told.add(line)
+                    _say(line)
+
+
+@contextlib.contextmanager
+def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that accepts connections from this moment on.
+
+    Raises:
+        InvalidRequestError: the port is in use, or the host is no address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InvalidRequestError(
+                    f"Port {port} is in use. Stop what listens there, or choose another with --port."
+                ) from error
+            raise InvalidRequestError(f"Cannot listen on {host}, port {port}: {error.strerror or error}.") from error
+        listener.listen(2048)
+        yield listener
+
+
+def load_failures(log_file: Path) -> list[str]:
+    """What handlers wrote into TorchServe's log about models that they cannot load, each line once."""
+    try:
+        text = log_file.read_text("utf-8", "replace")
+    except OSError:
+        return []
+    lines = (line.partition("MODEL_LOG - ")[2] for line in text.splitlines() if " cannot be loaded: " in line)
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+def _given_properties(path: Path | None) -> dict[str, str]:
+    if path is not None:
+        return read_properties(path)
+    default = Path("config.properties")
+    return read_properties(default) if default.is_file() else {}
+
+
+def _announce(url: str, plan: ServingPlan, torchserve: TorchServe) -> None:
+    models = "; ".join(
+        f"{model.name} {model.version} ({model.workers} workers, batches of {model.batch_size})"
+        for model in plan.models
+    )
+    _say(f"segserve at {url}  (documentation: {url}/docs)")
+    _say(f"models: {models}, on {plan.profile}")
+    _say(f"TorchServe at {torchserve.address.inference_url}, log {torchserve.log_file}. Loading…")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

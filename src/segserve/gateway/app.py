@@ -1,0 +1,118 @@
+"""The gateway's app, put together in one function from routes, middleware and handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+
+import httpx2
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from segserve.config import Settings
+from segserve.errors import SegserveError
+from segserve.gateway import documentation
+from segserve.gateway.address_guard import Resolver, resolve
+from segserve.gateway.failures import on_http_exception, on_segserve_error
+from segserve.gateway.images import ImageFetcher
+from segserve.gateway.metrics import Metrics
+from segserve.gateway.middleware import Bounds, Gatekeeper, Observation
+from segserve.gateway.readiness import Readiness
+from segserve.gateway.routes import docs, health, metrics, models, sagemaker, segment
+from segserve.gateway.segmenting import Segmenter
+from segserve.gateway.services import Services
+from segserve.gateway.tiling import Tiler
+from segserve.gateway.tiling_catalog import TilingCatalog
+from segserve.gateway.workers import Workers
+
+_ROUTERS = (segment.router, models.router, sagemaker.router, health.router, metrics.router, docs.router)
+
+
+def create_app(
+    settings: Settings,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    *,
+    fetch_transport: httpx2.AsyncBaseTransport | None = None,
+    resolver: Resolver = resolve,
+) -> FastAPI:
+    """The gateway for these settings. Nothing runs, and nothing is connected to, before the app starts.
+
+    Args:
+        settings: limits, keys, where TorchServe is.
+        transport: replaces the network to TorchServe, in tests.
+        fetch_transport: replaces the network to image URLs, in tests.
+        resolver: replaces the name resolution for image URLs, in tests.
+
+    Raises:
+        InvalidRequestError: a setting, or the tiling catalog that one names, is not valid.
+    """
+    services = _assemble(settings, transport, fetch_transport, resolver)
+    app = FastAPI(
+        title="segserve",
+        version=version("segserve"),
+        description="Segmentation of images by text prompts, behind a dependable HTTP API.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(services),
+        middleware=[
+            Middleware(Observation, metrics=services.metrics),
+            Middleware(Gatekeeper, keys=settings.api_keys, admin_key=settings.admin_key),
+            Middleware(Bounds, max_body_bytes=settings.limits.max_body_bytes, timeout_s=settings.limits.timeout_s),
+        ],
+        exception_handlers={SegserveError: on_segserve_error, HTTPException: on_http_exception},
+    )
+    app.state.services = services
+    for router in _ROUTERS:
+        app.include_router(router())
+    documentation.install(app)
+    return app
+
+
+def _assemble(
+    settings: Settings,
+    transport: httpx2.AsyncBaseTransport | None,
+    fetch_transport: httpx2.AsyncBaseTransport | None,
+    resolver: Resolver,
+) -> Services:
+    metrics_kept = Metrics()
+    # The client asks the readiness what it knows, and the readiness polls through the client.
+    workers = Workers(
+        settings.torchserve,
+        settings.limits.timeout_s,
+        transport=transport,
+        has_workers=lambda model: readiness.has_workers(model),
+        on_retry=metrics_kept.count_retry,
+    )
+    readiness = Readiness(workers, settings.models)
+    fetcher = ImageFetcher(settings.fetch, settings.image_limits, transport=fetch_transport, resolver=resolver)
+    segmenter = Segmenter(
+        fetcher,
+        workers,
+        readiness,
+        settings.image_limits,
+        on_fetch_failure=lambda error: metrics_kept.count_fetch_failure(error.error_code),
+    )
+    tiler = Tiler(TilingCatalog.load(settings.tiling_catalog), segmenter, fetcher, settings.image_limits)
+    return Services(settings, metrics_kept, workers, readiness, fetcher, segmenter, tiler)
+
+
+def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        polling = asyncio.create_task(services.readiness.run())
+        try:
+            yield
+        finally:
+            polling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await polling
+            await services.fetcher.aclose()
+            await services.workers.aclose()
+
+    return running

@@ -1,0 +1,227 @@
+"""The OpenAPI document: what each route takes and answers, its errors included.
+
+Routes read their bodies themselves, since most take several forms, so their documents are written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
+
+from segserve.gateway.tiling import TilingAnswer, TilingRequest
+from segserve.schema import ErrorAnswer, Parameters, SegmentAnswer, SegmentRequest
+
+Docs = dict[str, Any]
+
+_REFERENCE = "#/components/schemas/{model}"
+
+
+class ModelDescription(BaseModel):
+    """One model that is served or should be. classes: its fixed classes; null when text says what to find."""
+
+    name: str
+    title: str
+    version: str | None
+    ready: bool
+    workers: int
+    ready_workers: int
+    batch_size: int | None
+    device: str | None = Field(description="cpu or cuda")
+    prompts: list[str]
+    parameters: list[str]
+    returns: str | None = Field(description="instances or label_map")
+    classes: list[str] | None
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    models: list[ModelDescription]
+
+
+class Status(BaseModel):
+    """A healthy state."""
+
+    status: str
+
+
+class ExecutionParameters(BaseModel):
+    """What SageMaker's batch transform asks for."""
+
+    MaxConcurrentTransforms: int
+    BatchStrategy: str
+    MaxPayloadInMB: int
+
+
+_SCHEMAS: tuple[type[BaseModel], ...] = (
+    SegmentRequest,
+    SegmentAnswer,
+    TilingRequest,
+    TilingAnswer,
+    ErrorAnswer,
+    ModelDescription,
+    ModelList,
+    Status,
+    ExecutionParameters,
+)
+
+_ERRORS = {
+    400: "The request is not valid: malformed, of the wrong type, or out of range.",
+    401: "An API key is asked for, and is missing or wrong.",
+    404: "Unknown model, category or file.",
+    413: "The body, an image or the answer is too large.",
+    415: "The bytes are not an image that is read.",
+    422: "An image that cannot be decoded, or a prompt that does not fit the model.",
+    424: "An image URL could not, or may not, be fetched.",
+    429: "The model's queue is full: try again after Retry-After seconds.",
+    500: "A bug; the server's log has it under the request id.",
+    503: "Not ready, or the worker was lost: try again after Retry-After seconds.",
+    504: "No answer in time.",
+    507: "The image does not fit into the device's memory.",
+}
+
+
+def _schema(model: type[BaseModel]) -> Docs:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _json(model: type[BaseModel]) -> Docs:
+    return {"application/json": {"schema": _schema(model)}}
+
+
+def _failures(*statuses: int) -> dict[int | str, Docs]:
+    return {status: {"description": _ERRORS[status], "content": _json(ErrorAnswer)} for status in statuses}
+
+
+def _answers(description: str, content: Mapping[str, Any], *failures: int) -> Docs:
+    responses: dict[int | str, Docs] = {200: {"description": description, "content": dict(content)}}
+    return {"response_model": None, "responses": responses | _failures(*failures)}
+
+
+_BINARY: Docs = {"schema": {"type": "string", "format": "binary"}}
+_ALL_FAILURES = tuple(_ERRORS)
+
+
+def _parameter(name: str, schema: Docs, description: str, where: str = "query", required: bool = False) -> Docs:
+    return {"name": name, "in": where, "required": required, "description": description, "schema": schema}
+
+
+def _raw_parameters() -> list[Docs]:
+    """The query parameters that describe a raw image body."""
+    described = [
+        _parameter("model", {"type": "string", "default": "grounded_sam"}, "With a raw image body."),
+        _parameter("text", {"type": "string"}, "With a raw image body: the prompt, e.g. sofa. floor."),
+        _parameter("mask_format", {"enum": ["rle", "polygon", "png", "none"]}, "With a raw image body."),
+        _parameter("render", {"type": "string"}, "With a raw image body: overlay, cutout, mask, crops."),
+    ]
+    properties = Parameters.model_json_schema()["properties"]
+    return described + [
+        _parameter(name, {key: value for key, value in schema.items() if key != "default"}, "With a raw image body.")
+        for name, schema in properties.items()
+    ]
+
+
+SEGMENT: Docs = _answers(
+    "The results in the order of the images. One that failed has its error in its place, unless it is the only one.",
+    {**_json(SegmentAnswer), "image/png": _BINARY, "application/x-npy": _BINARY},
+    *_ALL_FAILURES,
+) | {
+    "openapi_extra": {
+        "parameters": _raw_parameters(),
+        "requestBody": {
+            "required": True,
+            "content": {
+                **_json(SegmentRequest),
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["image"],
+                        "properties": {
+                            "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                            "request": {"type": "string", "description": "A SegmentRequest in JSON without images."},
+                        },
+                    }
+                },
+                "image/*": _BINARY,
+            },
+        },
+    }
+}
+
+INVOCATIONS: Docs = _answers(
+    "As asked: a native answer, tiled images, or one file.",
+    {
+        "application/json": {"schema": {"anyOf": [_schema(SegmentAnswer), _schema(TilingAnswer)]}},
+        "image/png": _BINARY,
+        "application/x-npy": _BINARY,
+    },
+    *_ALL_FAILURES,
+) | {
+    "openapi_extra": {
+        "parameters": [
+            _parameter(
+                "X-Amzn-SageMaker-Custom-Attributes",
+                {"type": "string"},
+                "With a raw image body, e.g. model=grounded_sam;text=sofa. floor.;threshold=0.3",
+                where="header",
+            )
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"anyOf": [_schema(SegmentRequest), _schema(TilingRequest)]}},
+                "image/*": _BINARY,
+                "application/x-image": _BINARY,
+            },
+        },
+    }
+}
+
+MODELS: Docs = _answers("All models.", _json(ModelList), 401)
+MODEL: Docs = _answers("One model.", _json(ModelDescription), 401, 404)
+_NUMBER: Docs = {"type": "integer", "minimum": 0, "maximum": 64}
+SCALE: Docs = _answers("The model, scaled.", _json(ModelDescription), 400, 401, 404, 500, 503, 504) | {
+    "openapi_extra": {
+        "parameters": [
+            _parameter("min_workers", _NUMBER, "At least so many workers.", required=True),
+            _parameter("max_workers", _NUMBER, "At most so many; default: as min_workers."),
+        ]
+    }
+}
+LIVEZ: Docs = _answers("Up.", _json(Status))
+READYZ: Docs = _answers("Ready.", _json(Status), 503)
+PING: Docs = _answers("Ready.", {**_json(Status), "text/plain": {"schema": {"type": "string"}}}, 503)
+EXECUTION_PARAMETERS: Docs = _answers("Parameters for batch transform.", _json(ExecutionParameters), 401)
+METRICS: Docs = _answers("Prometheus text format.", {"text/plain": {"schema": {"type": "string"}}}, 401)
+OPENAPI: Docs = _answers("This document.", {"application/json": {"schema": {"type": "object"}}}, 401)
+PAGE: Docs = _answers("A page for people.", {"text/html": {"schema": {"type": "string"}}}, 401)
+
+
+def install(app: FastAPI) -> None:
+    """Let app.openapi() give the whole document, made once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    _, schemas = models_json_schema([(model, "validation") for model in _SCHEMAS], ref_template=_REFERENCE)
+    components = document.setdefault("components", {})
+    components["schemas"] = {**components.get("schemas", {}), **schemas["$defs"]}
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    # The empty alternative: without SEGSERVE_API_KEYS no key is asked for.
+    document["security"] = [{}, {"bearer": []}, {"header": []}]
+    return document

@@ -1,0 +1,132 @@
+"""Results in the form that was asked for: mask formats, rendered pictures, and the whole answer as PNG or NumPy.
+
+Everything here blocks on pixels and belongs into a thread; an answer with run-length masks and no renders needs none
+of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segserve import render
+from segserve.errors import InternalError
+from segserve.imaging import ImageLimits, Rgb, decode, encode
+from segserve.masks import Mask, decode_rle, to_polygons
+from segserve.schema import MaskFormat, RenderKind
+
+Picture = NDArray[np.uint8]
+
+
+def instance_masks(result: Mapping[str, Any]) -> list[Mask]:
+    """The H x W masks of a worker's result, in its order.
+
+    Raises:
+        InternalError: a mask is no mask of the picture's size.
+    """
+    shape = (result["height"], result["width"])
+    try:
+        masks = [decode_rle(instance["mask"]) for instance in result["instances"]]
+    except (KeyError, ValueError) as error:
+        raise InternalError("The worker answered a mask that cannot be decoded.") from error
+    if any(mask.shape != shape for mask in masks):
+        raise InternalError("The worker answered a mask of another size than its picture's.")
+    return masks
+
+
+def finished(
+    data: bytes,
+    result: dict[str, Any],
+    mask_format: MaskFormat,
+    kinds: Sequence[RenderKind],
+    limits: ImageLimits,
+) -> dict[str, Any]:
+    """The answer for one image (schema.ImageResult): masks in their format, renders as base64 PNG.
+
+    Args:
+        data: the encoded image; decoded only when a render needs its pixels.
+        result: the worker's, with run-length masks; not changed.
+
+    Raises:
+        UndecodableImageError: the image cannot be drawn on.
+        InternalError: the worker's masks are broken.
+    """
+    masks = instance_masks(result) if kinds or mask_format in ("polygon", "png") else []
+    answer = {**result, "instances": _with_masks(result["instances"], masks, mask_format)}
+    if kinds:
+        needs_pixels = any(kind != "mask" for kind in kinds)
+        image = decode(data, limits) if needs_pixels else None
+        answer["renders"] = {kind: _rendered(kind, image, result, masks) for kind in kinds}
+    return answer
+
+
+def overlay_png(data: bytes, result: Mapping[str, Any], limits: ImageLimits) -> bytes:
+    """The picture with everything found drawn on it, as PNG.
+
+    Raises:
+        UndecodableImageError, InternalError: as finished.
+    """
+    return encode(_overlay(decode(data, limits), result, instance_masks(result)))
+
+
+def mask_stack(result: Mapping[str, Any]) -> bytes:
+    """All masks as a NumPy file: N x H x W bool.
+
+    Raises:
+        InternalError: the worker's masks are broken.
+    """
+    masks = instance_masks(result)
+    stack = np.stack(masks) if masks else np.zeros((0, result["height"], result["width"]), dtype=bool)
+    buffer = io.BytesIO()
+    np.save(buffer, stack, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def base64_png(picture: Picture) -> str:
+    """A picture as base64 PNG."""
+    return base64.b64encode(encode(picture)).decode("ascii")
+
+
+def _with_masks(
+    instances: Sequence[Mapping[str, Any]], masks: Sequence[Mask], mask_format: MaskFormat
+) -> list[dict[str, Any]]:
+    if mask_format == "rle":
+        return [dict(instance) for instance in instances]
+    if mask_format == "none":
+        return [{name: value for name, value in instance.items() if name != "mask"} for instance in instances]
+    if mask_format == "polygon":
+        return [{**instance, "mask": to_polygons(mask)} for instance, mask in zip(instances, masks, strict=True)]
+    return [
+        {**instance, "mask": base64_png(mask.astype(np.uint8) * 255)}
+        for instance, mask in zip(instances, masks, strict=True)
+    ]
+
+
+def _rendered(kind: RenderKind, image: Rgb | None, result: Mapping[str, Any], masks: Sequence[Mask]) -> str | list[str]:
+    union = render.mask_image(masks, result["height"], result["width"])
+    if image is None:
+        return base64_png(union)
+    if image.shape[:2] != union.shape:
+        raise InternalError("The worker saw the picture in another size.")
+    if kind == "overlay":
+        return base64_png(_overlay(image, result, masks))
+    if kind == "cutout":
+        return base64_png(render.cutout(image, union > 0))
+    if kind == "mask":
+        return base64_png(union)
+    return [base64_png(part) for part in render.crops(image, [item["box"] for item in result["instances"]])]
+
+
+def _overlay(image: Rgb, result: Mapping[str, Any], masks: Sequence[Mask]) -> Picture:
+    if image.shape[:2] != (result["height"], result["width"]):
+        raise InternalError("The worker saw the picture in another size.")
+    drawings = [
+        render.Drawing(item["label"], item["score"], item["box"], mask)
+        for item, mask in zip(result["instances"], masks, strict=True)
+    ]
+    return render.overlay(image, drawings)

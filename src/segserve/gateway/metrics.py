@@ -1,0 +1,65 @@
+"""The gateway's own Prometheus metrics, in a registry of their own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_IMAGES = (1, 2, 4, 8, 16, 32)
+
+
+class Metrics:
+    """Counters and histograms of one gateway."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._requests = Counter(
+            "segserve_requests",
+            "Requests by route, method and status (499: the caller went away).",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "segserve_request_seconds",
+            "Time from the first byte to the answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "segserve_request_images", "Images in a request.", ["model"], buckets=_IMAGES, registry=registry
+        )
+        self._fetch_failures = Counter(
+            "segserve_fetch_failures", "Images that could not be had, by error code.", ["code"], registry=registry
+        )
+        self._retries = Counter(
+            "segserve_worker_retries", "Requests sent again because a worker was lost.", ["model"], registry=registry
+        )
+        self._ready = Gauge("segserve_ready", "1 when every configured model is ready.", registry=registry)
+
+    def count(self, route: str, method: str, status: int, seconds: float) -> None:
+        """An answered request."""
+        # Callers choose the method: unknown ones must not each make a time series.
+        self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def count_images(self, model: str, images: int) -> None:
+        """The images of a request that was accepted."""
+        self._batches.labels(model).observe(images)
+
+    def count_fetch_failure(self, code: str) -> None:
+        """An image that could not be had."""
+        self._fetch_failures.labels(code).inc()
+
+    def count_retry(self, model: str) -> None:
+        """A request that is sent again."""
+        self._retries.labels(model).inc()
+
+    def text(self, ready: bool) -> str:
+        """Everything in Prometheus' text format."""
+        self._ready.set(1 if ready else 0)
+        return generate_latest(self._registry).decode("utf-8")

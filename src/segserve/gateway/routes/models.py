@@ -1,0 +1,94 @@
+"""``/v1/models``: which models are served, how they fare, and how many workers they have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from segserve.catalog import CATALOG
+from segserve.errors import InvalidRequestError, NotFoundError, UnauthorizedError
+from segserve.gateway import documentation
+from segserve.gateway.answers import json_response
+from segserve.gateway.middleware import check_key
+from segserve.gateway.readiness import ModelStatus
+from segserve.gateway.services import services_of
+from segserve.gateway.trace import trace_of
+
+_MOST_WORKERS = 64
+
+
+def router() -> APIRouter:
+    """The models' routes."""
+    routes = APIRouter(tags=["models"])
+    routes.add_api_route("/v1/models", models, methods=["GET"], **documentation.MODELS)
+    routes.add_api_route("/v1/models/{name}", model, methods=["GET"], **documentation.MODEL)
+    routes.add_api_route("/v1/models/{name}", scale, methods=["PUT"], **documentation.SCALE)
+    return routes
+
+
+async def models(request: Request) -> Response:
+    """All models that are served or should be."""
+    readiness = services_of(request).readiness
+    described = [describe(name, readiness.snapshot.models.get(name)) for name in readiness.names()]
+    return json_response({"models": described})
+
+
+async def model(request: Request, name: str) -> Response:
+    """One model."""
+    readiness = services_of(request).readiness
+    if name not in readiness.names():
+        known = ", ".join(readiness.names()) or "none"
+        raise NotFoundError(f"The model {name[:80]!r} is not served here. Models: {known}.", code="model_not_found")
+    return json_response(describe(name, readiness.snapshot.models.get(name)))
+
+
+async def scale(request: Request, name: str) -> Response:
+    """Set how many workers a model has; answers when they are up. Needs the admin key."""
+    services = services_of(request)
+    admin_key = services.settings.admin_key
+    if admin_key is None:
+        raise UnauthorizedError("Scaling through the gateway is off: start it with SEGSERVE_ADMIN_KEY set.")
+    check_key(request.scope, [admin_key.encode("utf-8")], "Scaling needs the admin key")
+    given = request.query_params
+    unknown = set(given) - {"min_workers", "max_workers"}
+    if unknown or "min_workers" not in given:
+        raise InvalidRequestError("Expected the query parameters min_workers and, if larger, max_workers.")
+    fewest = _count("min_workers", given["min_workers"])
+    most = _count("max_workers", given.get("max_workers", str(max(fewest, 1))))
+    if most < max(fewest, 1):
+        raise InvalidRequestError(f"max_workers: expected at least {max(fewest, 1)}, came {most}.")
+    trace_of(request.scope).model = name
+    if name not in services.readiness.names():
+        raise NotFoundError(f"The model {name[:80]!r} is not served here.", code="model_not_found")
+    await services.workers.scale(name, fewest, most)
+    await services.readiness.poll()
+    return json_response(describe(name, services.readiness.snapshot.models.get(name)))
+
+
+def describe(name: str, status: ModelStatus | None) -> dict[str, Any]:
+    """What callers are told of a model; status: None while TorchServe does not have it."""
+    entry = CATALOG.get(name)
+    return {
+        "name": name,
+        "title": entry.title if entry else "",
+        "version": status.version if status else None,
+        "ready": status.ready if status else False,
+        "workers": status.workers if status else 0,
+        "ready_workers": status.ready_workers if status else 0,
+        "batch_size": status.batch_size if status else None,
+        "device": status.device if status else None,
+        "prompts": list(entry.prompts) if entry else [],
+        "parameters": list(entry.parameters) if entry else [],
+        "returns": entry.returns if entry else None,
+        # What a text prompt can name has no list.
+        "classes": None,
+    }
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= _MOST_WORKERS):
+        raise InvalidRequestError(f"{name}: expected a whole number from 0 to {_MOST_WORKERS}, came {text[:20]!r}.")
+    return int(text)

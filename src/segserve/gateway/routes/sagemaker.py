@@ -1,0 +1,122 @@
+"""SageMaker's contract: ``POST /invocations``, which dispatches on what it gets, and ``GET /execution-parameters``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from segserve.catalog import CATALOG
+from segserve.errors import InvalidRequestError
+from segserve.gateway import documentation, incoming
+from segserve.gateway.answers import json_response
+from segserve.gateway.routes.segment import respond
+from segserve.gateway.routes.tiling import tile
+from segserve.gateway.services import services_of
+from segserve.schema import SegmentRequest, parse
+
+_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
+_TRANSFORMS_PER_WORKER = 2
+
+Handler = Callable[[Request, dict[str, Any]], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class JsonProtocol:
+    """A kind of JSON body, told by one of its keys. handle: None while this version does not serve it."""
+
+    key: str
+    form: str
+    handle: Handler | None
+
+
+async def _native(request: Request, body: dict[str, Any]) -> Response:
+    return await respond(request, parse(SegmentRequest, body))
+
+
+JSON_PROTOCOLS: tuple[JsonProtocol, ...] = (
+    JsonProtocol("action", '{"action": …} (not served by this version)', None),
+    JsonProtocol("categoryname", '{"categoryname": "Flooring", "images": [{"url": …}]} for product tiling', tile),
+    JsonProtocol("model", '{"model": "grounded_sam", "images": […], "prompt": {…}} as for /v1/segment', _native),
+)
+"""Looked through in this order."""
+
+_RAW_FORM = (
+    "a raw image (Content-Type: image/*) with the header "
+    "X-Amzn-SageMaker-Custom-Attributes: model=grounded_sam;text=sofa. floor.;threshold=0.3"
+)
+
+
+def router() -> APIRouter:
+    """SageMaker's routes."""
+    routes = APIRouter(tags=["sagemaker"])
+    routes.add_api_route("/invocations", invocations, methods=["POST"], **documentation.INVOCATIONS)
+    routes.add_api_route(
+        "/execution-parameters", execution_parameters, methods=["GET"], **documentation.EXECUTION_PARAMETERS
+    )
+    return routes
+
+
+async def invocations(request: Request) -> Response:
+    """SageMaker's one door: a native request, a product tiling request, or a raw image with custom attributes."""
+    body = await request.body()
+    content_type = request.headers.get("content-type", "")
+    if incoming.is_raw_image(content_type):
+        return await respond(request, from_attributes(request.headers.get(_ATTRIBUTES, "")), [body])
+    if not incoming.is_json(content_type) and not incoming.looks_like_json(body):
+        came = f"came Content-Type {content_type[:80]!r}" if body else "the body is empty (0 bytes)"
+        raise InvalidRequestError(_expected(came))
+    value = incoming.json_object(body)
+    for protocol in JSON_PROTOCOLS:
+        if protocol.key in value:
+            if protocol.handle is None:
+                raise InvalidRequestError(_expected(f'came a body with "{protocol.key}"'))
+            return await protocol.handle(request, value)
+    keys = ", ".join(repr(key[:40]) for key in list(value)[:6]) or "none"
+    raise InvalidRequestError(_expected(f"came a JSON object with the keys {keys}"))
+
+
+def from_attributes(text: str) -> SegmentRequest:
+    """The native request that custom attributes (``name=value;…``, values percent-encoded where need be) describe.
+
+    ``threshold`` stands for the model's own threshold.
+
+    Raises:
+        InvalidRequestError: not of that form, or an unknown name.
+    """
+    fields: list[tuple[str, str]] = []
+    for pair in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InvalidRequestError(
+                f"X-Amzn-SageMaker-Custom-Attributes: expected name=value;name=value, came {pair[:60]!r}."
+            )
+        fields.append((name.strip(), unquote(value.strip())))
+    entry = CATALOG.get(dict(fields).get("model", SegmentRequest.model_fields["model"].default))
+    threshold = "box_threshold" if entry is None or "box_threshold" in entry.parameters else "score_threshold"
+    named = [(threshold if name == "threshold" else name, value) for name, value in fields]
+    return incoming.from_raw(named, "X-Amzn-SageMaker-Custom-Attributes")
+
+
+async def execution_parameters(request: Request) -> Response:
+    """What a batch transform job should send: as much at a time as there are workers for."""
+    services = services_of(request)
+    workers = sum(status.ready_workers for status in services.readiness.snapshot.models.values())
+    return json_response(
+        {
+            "MaxConcurrentTransforms": max(1, workers * _TRANSFORMS_PER_WORKER),
+            "BatchStrategy": "SINGLE_RECORD",
+            "MaxPayloadInMB": max(1, services.settings.limits.max_body_bytes // 2**20),
+        }
+    )
+
+
+def _expected(came: str) -> str:
+    forms = [protocol.form for protocol in JSON_PROTOCOLS] + [_RAW_FORM]
+    numbered = "; ".join(f"({number}) {form}" for number, form in enumerate(forms, 1))
+    return f"/invocations takes one of: {numbered}. Here {came}."

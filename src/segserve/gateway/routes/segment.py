@@ -1,0 +1,155 @@
+"""``POST /v1/segment``: the native API, as JSON, as a form, or as a raw image body with query parameters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from segserve.errors import InvalidRequestError, SegserveError
+from segserve.gateway import documentation, drawing, incoming
+from segserve.gateway.answers import json_bytes
+from segserve.gateway.segmenting import Found, Job, Spent, check_answer
+from segserve.gateway.services import Services, services_of
+from segserve.gateway.trace import trace_of
+from segserve.schema import SegmentRequest
+
+Form = Literal["application/json", "image/png", "application/x-npy"]
+
+_WAY_OUT = "Ask for fewer renders (render), a smaller mask_format (rle, polygon or none), or fewer images at a time."
+
+
+def router() -> APIRouter:
+    """The native route."""
+    routes = APIRouter(tags=["native"])
+    routes.add_api_route("/v1/segment", segment, methods=["POST"], **documentation.SEGMENT)
+    return routes
+
+
+async def segment(request: Request) -> Response:
+    """Segment images by a prompt.
+
+    Send JSON (images by URL, base64 or S3), a form (`image` files and `request` JSON), or one raw image body with
+    query parameters (`model`, `text`, `mask_format`, `render` and the parameters by name).
+    With `Accept: image/png` a single image is answered with its overlay, with `Accept: application/x-npy` with its
+    masks as a NumPy file (N x H x W bool).
+    """
+    body = await request.body()
+    content_type = request.headers.get("content-type", "")
+    if incoming.media_type(content_type) == "multipart/form-data":
+        native, images = incoming.from_multipart(content_type, body)
+        return await respond(request, native, images)
+    if incoming.is_raw_image(content_type):
+        return await respond(request, incoming.from_raw(request.query_params.multi_items(), "query parameter"), [body])
+    if incoming.is_json(content_type) or not body or incoming.looks_like_json(body):
+        return await respond(request, incoming.from_json(body))
+    raise InvalidRequestError(
+        f"Content-Type: expected application/json, multipart/form-data or image/*; came {content_type[:80]!r}."
+    )
+
+
+async def respond(request: Request, native: SegmentRequest, images: Sequence[bytes] | None = None) -> Response:
+    """The answer to a native request, in the form that Accept names.
+
+    Args:
+        native: the request.
+        images: the images' bytes, where they came with the request.
+
+    Raises:
+        SegserveError: the request is at fault, or its only image.
+    """
+    services = services_of(request)
+    job = Job.from_request(native, images)
+    trace = trace_of(request.scope)
+    trace.model, trace.images = job.entry.name, len(job.images)
+    services.metrics.count_images(job.entry.name, len(job.images))
+    form = accepted_form(request.headers.get("accept", ""))
+    if form == "application/json":
+        return await _as_json(services, native, job)
+    if len(job.images) != 1:
+        raise InvalidRequestError(f"Accept: {form} answers one image; came {len(job.images)}. Ask for JSON instead.")
+    return await _as_file(services, job, form)
+
+
+def accepted_form(accept: str) -> Form:
+    """The form of the answer that an Accept header prefers; JSON when it leaves the choice."""
+    known: dict[str, Form] = {"image/png": "image/png", "application/x-npy": "application/x-npy"}
+    best: tuple[float, Form] = (0.0, "application/json")
+    for part in accept.split(",") if accept else ():
+        kind, _, options = part.partition(";")
+        quality = _quality(options)
+        if quality > best[0]:
+            best = (quality, known.get(kind.strip().lower(), "application/json"))
+    return best[1]
+
+
+def _quality(options: str) -> float:
+    for option in options.split(";"):
+        name, _, value = option.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+async def _as_json(services: Services, native: SegmentRequest, job: Job) -> Response:
+    started = time.perf_counter()
+    limits = services.settings.limits
+    draws = bool(native.render) or native.mask_format in ("polygon", "png")
+    rendered_bytes = 0
+
+    async def finish(found: Found) -> dict[str, Any]:
+        nonlocal rendered_bytes
+        work = (found.data, found.result, native.mask_format, native.render, services.settings.image_limits)
+        if not draws:
+            return drawing.finished(*work)
+        answer = await asyncio.to_thread(drawing.finished, *work)
+        # Counted on the way, so that an answer that cannot be sent does not pile up in memory first.
+        rendered_bytes += sum(len(text) for texts in answer.get("renders", {}).values() for text in texts)
+        check_answer(rendered_bytes, limits.max_answer_bytes, _WAY_OUT)
+        return answer
+
+    spent = Spent()
+    results = await services.segmenter.run(job, finish, spent)
+    if len(results) == 1 and isinstance(results[0], SegserveError):
+        raise results[0]
+    answer = {
+        "model": job.entry.name,
+        "version": services.readiness.version(job.entry.name),
+        "results": [_item(result) for result in results],
+        "timings_ms": {
+            "fetch": round(spent.fetch, 2),
+            "model": round(spent.model, 2),
+            "render": round(spent.render, 2),
+            "total": round((time.perf_counter() - started) * 1e3, 2),
+        },
+    }
+    data = json_bytes(answer) if not draws else await asyncio.to_thread(json_bytes, answer)
+    check_answer(len(data), limits.max_answer_bytes, _WAY_OUT)
+    return Response(data, media_type="application/json")
+
+
+async def _as_file(services: Services, job: Job, form: Form) -> Response:
+    async def finish(found: Found) -> bytes:
+        if form == "image/png":
+            return await asyncio.to_thread(
+                drawing.overlay_png, found.data, found.result, services.settings.image_limits
+            )
+        return await asyncio.to_thread(drawing.mask_stack, found.result)
+
+    result = (await services.segmenter.run(job, finish))[0]
+    if isinstance(result, SegserveError):
+        raise result
+    check_answer(len(result), services.settings.limits.max_answer_bytes, "Ask for application/json instead.")
+    return Response(result, media_type=form)
+
+
+def _item(result: dict[str, Any] | SegserveError) -> dict[str, Any]:
+    return {"error": result.to_dict()} if isinstance(result, SegserveError) else result

@@ -1,0 +1,38 @@
+"""What is known of a request while it runs: its id, and what its log line and its metrics will say."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+_KEY = "segserve.trace"
+_VALID_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+@dataclass(slots=True)
+class Trace:
+    """One request. status: of the answer, once it has begun (499: the caller went away); images: how many."""
+
+    request_id: str
+    status: int | None = None
+    model: str | None = None
+    images: int | None = None
+    error: str | None = None
+
+
+def begin(scope: MutableMapping[str, Any]) -> Trace:
+    """Start the trace of a request, under the caller's X-Request-Id if it is printable and short, else a new one."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    request_id = given.decode("ascii") if _VALID_ID.fullmatch(given) else os.urandom(8).hex()
+    trace = Trace(request_id)
+    scope[_KEY] = trace
+    return trace
+
+
+def trace_of(scope: MutableMapping[str, Any]) -> Trace:
+    """The trace of the request that a scope belongs to."""
+    trace: Trace = scope[_KEY]
+    return trace

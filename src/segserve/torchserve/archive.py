@@ -1,0 +1,198 @@
+"""Model archives (``.mar``): zip files with a manifest that TorchServe unpacks when it registers a model.
+
+The official archiver copies every file to a temporary folder, deflates it, and flattens nothing but what it is told
+to; here the zip is written directly. Weights are stored as they are (they do not compress) and copied in pieces, so
+that gigabytes need neither memory nor temporary space, and time stamps are fixed: the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import segserve
+from segserve.catalog import CATALOG
+from segserve.errors import InvalidRequestError, NotFoundError
+from segserve.torchserve.checkpoint_folder import check_checkpoint, checkpoint_files
+from segserve.torchserve.handler_options import read_options
+from segserve.torchserve.profiles import DEFAULT_PROFILES, profile_of
+
+CHECKPOINT_FOLDER = "checkpoint"
+"""Where the weights lie within an archive."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes written, bytes in all)."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_CHUNK = 4 * 2**20
+_STORED = (".safetensors", ".bin", ".pt", ".pth", ".onnx")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """What an archive says about itself. file: its path; config: its yaml."""
+
+    file: Path
+    name: str
+    version: str
+    config: Mapping[str, Any]
+
+
+def source_folder(name: str) -> Path:
+    """A folder of the source tree (``handlers``, ``weights``): in the working directory, else beside the package.
+
+    Raises:
+        NotFoundError: neither is there.
+    """
+    for root in (Path.cwd(), Path(segserve.__file__).resolve().parents[2]):
+        if (root / name).is_dir():
+            return root / name
+    raise NotFoundError(f"No folder {name}/ here; run this in segserve's source tree.")
+
+
+def build_archive(
+    model: str,
+    source: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    version: str = "1.0",
+    handlers: Path | None = None,
+    profiles: Mapping[str, Mapping[str, Any]] | None = None,
+    handler_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``out/NAME.mar`` and return its path; an archive that is there is replaced once the new one is whole.
+
+    Args:
+        model: which handler and yaml to take, e.g. ``grounded_sam``.
+        source: checkpoint folder, see checkpoint_folder.PARTS.
+        name: the model's name when served; default: model.
+        handlers: folder with ``{model}_handler.py`` and ``{model}.yaml``; default: that of the source tree.
+        profiles: changes to the yaml's ``profiles:`` section, e.g. ``{"cpu": {"workers": 2}}``.
+        handler_options: changes to the yaml's ``handler:`` section, e.g. ``{"box_threshold": 0.4}``.
+
+    Raises:
+        NotFoundError, InvalidRequestError: source is no such checkpoint, or the name will not do.
+    """
+    name = name or model
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(f"The name {name!r} will not do: letters, digits, '_', '.', '-', at most 64.")
+    check_checkpoint(model, source)
+    handlers = handlers or source_folder("handlers")
+    handler = handlers / f"{model}_handler.py"
+    config = _changed_config(handlers / f"{model}.yaml", profiles or {}, handler_options or {})
+    _check_config(config, model)
+    texts = {
+        "MAR-INF/MANIFEST.json": _manifest(name, version, handler.name, f"{model}.yaml"),
+        handler.name: handler.read_bytes(),
+        f"{model}.yaml": config,
+    }
+    files = [(f"{CHECKPOINT_FOLDER}/{path}", file) for path, file in checkpoint_files(model, source)]
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{name}.mar"
+    partial = out / f".{name}.mar.partial"
+    try:
+        _write_zip(partial, texts, files, progress or _silent)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def read_archive(file: Path) -> ArchiveInfo:
+    """Name, version and yaml of an archive.
+
+    Raises:
+        InvalidRequestError: no archive, or without a manifest that names a model.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]
+            config_file = manifest.get("configFile")
+            config = yaml.safe_load(archive.read(config_file)) if config_file else {}
+            return ArchiveInfo(file, str(manifest["modelName"]), str(manifest["modelVersion"]), config or {})
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise InvalidRequestError(f"{file} is not a model archive. Build it with: segserve archive") from error
+
+
+def find_archives(model_store: Path, names: Iterable[str] = ()) -> list[ArchiveInfo]:
+    """The archives of a model store, by name; with names only those, in that order.
+
+    Raises:
+        NotFoundError: there is none, or one that is asked for is missing.
+        InvalidRequestError: a file in it is broken.
+    """
+    archives = {info.name: info for info in (read_archive(file) for file in sorted(model_store.glob("*.mar")))}
+    if not archives:
+        raise NotFoundError(f"No model archive in {model_store}. Build one first: segserve archive demo")
+    wanted = list(names) or list(archives)
+    for name in wanted:
+        if name not in archives:
+            raise NotFoundError(f"No archive of the model {name!r} in {model_store}; it has {', '.join(archives)}.")
+    return [archives[name] for name in wanted]
+
+
+def _manifest(name: str, version: str, handler: str, config_file: str) -> bytes:
+    manifest = {
+        # TorchServe insists on a date; a fixed one keeps archives of the same input identical.
+        "createdOn": "01/01/1980 00:00:00",
+        "runtime": "python",
+        "model": {"modelName": name, "modelVersion": version, "handler": handler, "configFile": config_file},
+        "archiverVersion": "0.12.0",
+    }
+    return json.dumps(manifest, indent=2).encode()
+
+
+def _changed_config(file: Path, profiles: Mapping[str, Mapping[str, Any]], handler: Mapping[str, Any]) -> bytes:
+    text = file.read_bytes()
+    if not any(profiles.values()) and not handler:
+        return text
+    config = yaml.safe_load(text)
+    for profile, changes in profiles.items():
+        config.setdefault("profiles", {}).setdefault(profile, {}).update(changes)
+    config.setdefault("handler", {}).update(handler)
+    return str(yaml.safe_dump(config, sort_keys=False)).encode()
+
+
+def _check_config(text: bytes, model: str) -> None:
+    """What a worker or ``segserve serve`` would refuse, refused now."""
+    config = yaml.safe_load(text) or {}
+    read_options(config, None, CATALOG[model])
+    for name in DEFAULT_PROFILES:
+        profile_of(config, name)
+
+
+def _write_zip(path: Path, texts: Mapping[str, bytes], files: list[tuple[str, Path]], progress: Progress) -> None:
+    total = sum(file.stat().st_size for _, file in files)
+    done = 0
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in texts.items():
+            archive.writestr(_entry(name, zipfile.ZIP_DEFLATED), data)
+        for name, file in files:
+            entry = _entry(name, zipfile.ZIP_STORED if file.suffix in _STORED else zipfile.ZIP_DEFLATED)
+            entry.file_size = file.stat().st_size
+            with file.open("rb") as reader, archive.open(entry, "w") as writer:
+                while chunk := reader.read(_CHUNK):
+                    writer.write(chunk)
+                    done += len(chunk)
+                    progress(done, total)
+
+
+def _entry(name: str, compression: int) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _EPOCH)
+    entry.compress_type = compression
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _silent(done: int, total: int) -> None:
+    """Progress that nobody wants to see."""

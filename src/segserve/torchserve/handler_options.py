@@ -1,0 +1,63 @@
+"""The ``handler:`` section of an archive's yaml: where and how a worker computes, and the defaults of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from segserve.catalog import ModelEntry
+from segserve.errors import InvalidRequestError
+from segserve.schema import Parameters, parse
+
+_OWN = ("device", "dtype", "threads")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class HandlerOptions:
+    """How one worker runs its model.
+
+    Attributes:
+        device: ``cpu``, ``cuda:0``, …; the GPU that TorchServe gave the worker, unless the yaml names a device.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        threads: threads of the worker for its computations; 0: as many as there are cores.
+        defaults: the request parameters' defaults, such as thresholds.
+    """
+
+    device: str
+    dtype: str = "auto"
+    threads: int = 0
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) -> HandlerOptions:
+    """The options of a worker.
+
+    Args:
+        config: the archive's yaml.
+        gpu: number of the GPU that the worker is to use, or None.
+        entry: the model; its parameters may have defaults in the yaml.
+
+    Raises:
+        InvalidRequestError: an unknown option, or a value of the wrong type or out of range; names it.
+    """
+    section = config.get("handler") or {}
+    for name in section:
+        if name not in (*_OWN, *entry.parameters):
+            known = ", ".join((*_OWN, *entry.parameters))
+            raise InvalidRequestError(f"handler.{name}: unknown option of {entry.name}; known are {known}.")
+    device = str(section.get("device", "auto"))
+    if device == "auto":
+        device = "cpu" if gpu is None else f"cuda:{gpu}"
+    dtype = section.get("dtype", "auto")
+    if dtype not in _DTYPES:
+        raise InvalidRequestError(f"handler.dtype: expected {', '.join(_DTYPES)}, came {dtype!r}.")
+    threads = section.get("threads", "auto")
+    if threads == "auto":
+        threads = 1 if device == "cpu" else 0
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
+        raise InvalidRequestError(f"handler.threads: expected auto or a whole number from 0, came {threads!r}.")
+    given = {name: section[name] for name in entry.parameters if name in section}
+    defaults = parse(Parameters, given, "handler").model_dump(exclude_none=True)
+    return HandlerOptions(device, str(dtype), threads, defaults)

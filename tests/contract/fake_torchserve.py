@@ -1,0 +1,166 @@
+"""A TorchServe of a hundred lines: its wire, its error bodies, its management API. An ASGI app without a framework.
+
+What it answers was recorded from TorchServe 0.12.0. Ports tell its three APIs apart, as in the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+
+from segserve import imaging
+from segserve.errors import SegserveError
+from segserve.gateway.multipart import decode
+from segserve.masks import encode_rle
+
+Answer = tuple[int, dict[str, Any]]
+Reaction = Callable[[bytes, dict[str, Any]], Awaitable[Answer] | Answer]
+
+INFERENCE, MANAGEMENT, METRICS = 8085, 8081, 8082
+
+
+def no_worker(model: str) -> Answer:
+    """Also what a full queue looks like: the two are told apart by the number of workers only."""
+    text = f'Model "{model}" has no worker to serve inference request. Please use scale workers API to add workers.'
+    return 503, {"code": 503, "type": "ServiceUnavailableException", "message": text}
+
+
+def worker_died() -> Answer:
+    return 500, {"code": 500, "type": "InternalServerException", "message": "Worker died."}
+
+
+def lower_half(data: bytes, prompt: dict[str, Any]) -> Answer:
+    """A worker that finds the lower half of every picture, once for each phrase."""
+    try:
+        picture = imaging.decode(data)
+    except SegserveError as error:
+        return error.status, {"error": error.to_dict()}
+    height, width = picture.shape[:2]
+    mask = np.zeros((height, width), dtype=bool)
+    mask[height // 2 :] = True
+    phrases = [phrase.strip() for phrase in prompt.get("text", "").split(".") if phrase.strip()]
+    instances = [
+        {
+            "label": phrase,
+            "score": 0.9,
+            "box": [0.0, float(height // 2), float(width), float(height)],
+            "area": int(mask.sum()),
+            "mask": encode_rle(mask),
+        }
+        for phrase in phrases
+    ]
+    return 200, {"width": width, "height": height, "instances": instances}
+
+
+@dataclass
+class FakeTorchServe:
+    """Set its fields to make it behave; read what it was asked.
+
+    Attributes:
+        models: by name, the ``status`` of each worker.
+        react: what a worker does with an image and its prompt.
+        script: answers given first, one a prediction, before react is asked.
+        token: expected as the bearer; None: not checked.
+        scaled: the numbers of each scaling request.
+        seen: image bytes and prompts that arrived, in order.
+        managed: how many management requests came.
+        finished: how many predictions were answered.
+        most_at_once: the largest number of predictions that were in flight together.
+    """
+
+    models: dict[str, list[str]] = field(default_factory=lambda: {"grounded_sam": ["READY"]})
+    react: Reaction = lower_half
+    script: list[Answer | Exception] = field(default_factory=list)
+    token: str | None = None
+    metrics: str = "# TYPE ts_inference_requests_total counter\nts_inference_requests_total 3.0\n"
+    delay_s: float = 0.0
+    management_delay_s: float = 0.0
+    scaled: list[tuple[str, int, int]] = field(default_factory=list)
+    seen: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
+    managed: int = 0
+    finished: int = 0
+    most_at_once: int = 0
+    _running: int = 0
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError("the fake speaks HTTP only")
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        status, answer = await self._answer(scope, headers, body)
+        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+        kind = b"text/plain" if isinstance(answer, str) else b"application/json"
+        head = [(b"content-type", kind), (b"content-length", str(len(data)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": head})
+        await send({"type": "http.response.body", "body": data})
+
+    async def _answer(self, scope: dict[str, Any], headers: dict[str, str], body: bytes) -> tuple[int, Any]:
+        path: str = scope["path"]
+        if path == "/metrics":
+            return 200, self.metrics
+        if self.token is not None and headers.get("authorization") != f"Bearer {self.token}":
+            text = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+            return 400, {"code": 400, "type": "InvalidKeyException", "message": text}
+        if path.startswith("/predictions/"):
+            return await self._predict(path.rpartition("/")[2], headers, body)
+        self.managed += 1
+        await asyncio.sleep(self.management_delay_s)
+        return self._manage(scope["method"], path, parse_qs(scope["query_string"].decode()))
+
+    async def _predict(self, model: str, headers: dict[str, str], body: bytes) -> Answer:
+        if model not in self.models:
+            return 404, {"code": 404, "type": "ModelNotFoundException", "message": f"Model not found: {model}"}
+        parts = {part.name: part.data for part in decode(headers["content-type"], body)}
+        prompt = json.loads(parts["prompt"])
+        self.seen.append((parts["image"], prompt))
+        if self.script:
+            scripted = self.script.pop(0)
+            if isinstance(scripted, Exception):
+                raise scripted
+            return scripted
+        if not self.models[model]:
+            return no_worker(model)
+        self._running += 1
+        self.most_at_once = max(self.most_at_once, self._running)
+        try:
+            await asyncio.sleep(self.delay_s)
+            reaction = self.react(parts["image"], prompt)
+            answer = reaction if isinstance(reaction, tuple) else await reaction
+            self.finished += 1
+            return answer
+        finally:
+            self._running -= 1
+
+    def _manage(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        name = path.removeprefix("/models").strip("/")
+        if not name:
+            start = int(query.get("next_page_token", ["0"])[0])
+            page = list(self.models)[start : start + 2]
+            listed: dict[str, Any] = {"models": [{"modelName": model, "modelUrl": f"{model}.mar"} for model in page]}
+            if start + 2 < len(self.models):
+                listed["nextPageToken"] = str(start + 2)
+            return 200, listed
+        if name not in self.models:
+            return 404, {"code": 404, "type": "ModelNotFoundException", "message": f"Model not found: {name}"}
+        if method == "PUT":
+            numbers = int(query["min_worker"][0]), int(query["max_worker"][0])
+            self.scaled.append((name, *numbers))
+            self.models[name] = ["READY"] * numbers[0]
+            return 200, {"status": f"Workers scaled to {numbers[0]} for model: {name}"}
+        workers = [
+            {"id": str(9000 + index), "status": status, "gpu": False, "pid": 1, "memoryUsage": 0}
+            for index, status in enumerate(self.models[name])
+        ]
+        described = {"modelName": name, "modelVersion": "1.0", "batchSize": 4, "maxBatchDelay": 50, "workers": workers}
+        return 200, [described]

@@ -1,0 +1,63 @@
+"""``segserve demo`` as a user runs it: the pictures it leaves, the processes it does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from servers import DEMO_WEIGHTS, ROOT
+
+from segserve import imaging
+from segserve.training.scenes import CATEGORIES, make_scene
+
+SEED = 10
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "segserve.cli", "demo", "--out", str(out), "--seeds", str(SEED)]
+    return subprocess.Popen(
+        [*command, "--weights", str(DEMO_WEIGHTS)],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_demo(tmp_path: Path) -> None:
+    demo = start(tmp_path / "out")
+    printed, _ = demo.communicate(timeout=400)
+    assert demo.returncode == 0, printed
+    assert "IoU with the truth" in printed and "green table" in printed and "mean" in printed
+    scene = make_scene(SEED, (480, 640))
+    picture = imaging.decode((tmp_path / "out" / f"room_{SEED}_scene.png").read_bytes())
+    assert (picture == scene.image).all()
+    tiled = imaging.decode((tmp_path / "out" / f"room_{SEED}_tiled.png").read_bytes())
+    changed = (tiled != scene.image).any(axis=2)
+    assert changed[scene.semantic == CATEGORIES.index("floor")].mean() > 0.7
+    assert changed[scene.semantic == CATEGORIES.index("ceiling")].mean() < 0.02
+    overlay = imaging.decode((tmp_path / "out" / f"room_{SEED}_overlay.png").read_bytes())
+    assert (overlay != scene.image).any(axis=2).mean() > 0.5
+    assert (tmp_path / "out" / "overview.jpg").stat().st_size > 10_000
+
+
+def test_interrupted_while_it_starts_nothing_stays_behind(tmp_path: Path) -> None:
+    demo = start(tmp_path / "out")
+    deadline = time.monotonic() + 200
+    family: list[psutil.Process] = []
+    while time.monotonic() < deadline and not any("java" in process.name() for process in family):
+        time.sleep(0.2)
+        family = psutil.Process(demo.pid).children(recursive=True)
+    assert len(family) >= 2, "the gateway and TorchServe have been started"
+    demo.send_signal(signal.SIGINT)
+    printed, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 130, printed
+    assert "interrupted" in printed and "Traceback" not in printed
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive

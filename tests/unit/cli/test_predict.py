@@ -1,0 +1,185 @@
+"""``segserve predict``: its table, JSON, overlays and failures, against a small HTTP server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from http_stand_in import Answer, Seen, StandIn
+
+from segserve.cli import main
+from segserve.imaging import decode, encode
+from segserve.masks import decode_rle, encode_rle
+
+MASK = np.zeros((60, 80), dtype=bool)
+MASK[10:40, 20:70] = True
+FOUND = {"label": "sofa", "score": 0.914, "box": [20, 10, 70, 40], "area": 1500, "mask": encode_rle(MASK)}
+PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+
+
+def answer(*instances: dict[str, Any]) -> Answer:
+    result = {"width": 80, "height": 60, "instances": list(instances)}
+    return Answer(body={"model": "grounded_sam", "version": "1.0", "results": [result], "timings_ms": {}})
+
+
+def error(status: int, code: str, message: str) -> Answer:
+    return Answer(status, {"error": {"code": code, "message": message}})
+
+
+def files(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(PICTURE))
+    return [str(folder / name) for name in names]
+
+
+def request_of(seen: Seen) -> dict[str, Any]:
+    return dict(json.loads(seen.parts()[0][1]))
+
+
+def test_table_and_overlays(server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answers = [answer(FOUND), answer()]
+    images = files(tmp_path, "a.png", "b.png")
+    assert main(["predict", *images, "--text", "sofa.", "--out", str(tmp_path / "out"), "--url", server.url]) == 0
+    printed = capsys.readouterr().out
+    row = next(line for line in printed.splitlines() if "sofa" in line)
+    assert all(part in row for part in ("a.png", "0.91", "20 10 70 40", "31.2"))
+    assert "nothing found" in next(line for line in printed.splitlines() if "b.png" in line)
+    drawn = decode((tmp_path / "out" / "a_overlay.png").read_bytes())
+    assert drawn.shape == PICTURE.shape and (drawn != PICTURE)[MASK].any()
+    assert np.array_equal(decode((tmp_path / "out" / "b_overlay.png").read_bytes()), PICTURE)
+    assert [request_of(seen)["prompt"] for seen in server.seen] == [{"text": "sofa."}] * 2
+
+
+def test_json(server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.answers = [answer(FOUND)]
+    (image,) = files(tmp_path, "a.png")
+    assert main(["predict", image, "--text", "sofa.", "--json", "--url", server.url]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["image"], shown["width"], shown["height"]) == (image, 80, 60)
+    (found,) = shown["instances"]
+    assert {key: found[key] for key in ("label", "score", "box", "area")} == {
+        "label": "sofa",
+        "score": 0.914,
+        "box": [20, 10, 70, 40],
+        "area": 1500,
+    }
+    assert np.array_equal(decode_rle(found["mask"]), MASK)
+    assert "overlay" not in shown
+
+
+def test_options_become_the_request(server: StandIn, tmp_path: Path) -> None:
+    server.answers = [answer()]
+    (image,) = files(tmp_path, "a.png")
+    options = "--model sam2 --point 1,2 --point 3.5,4,0 --box 0,1,20,30 --box-threshold 0.4 --text-threshold 0.2"
+    more = "--nms-iou 0.5 --nms-across-phrases --max-instances 7 --refine polygon --api-key secret"
+    assert main(["predict", image, "--url", server.url, *options.split(), *more.split()]) == 0
+    request = request_of(server.seen[0])
+    assert request["model"] == "sam2"
+    assert request["prompt"] == {"points": [[1, 2, 1], [3.5, 4, 0]], "boxes": [[0, 1, 20, 30]]}
+    assert request["parameters"] == {
+        "box_threshold": 0.4,
+        "text_threshold": 0.2,
+        "nms_iou": 0.5,
+        "nms_across_phrases": True,
+        "max_instances": 7,
+        "refine": "polygon",
+    }
+    assert server.seen[0].headers["x-api-key"] == "secret"
+
+
+def test_refine_alone_is_true(server: StandIn, tmp_path: Path) -> None:
+    server.answers = [answer()]
+    (image,) = files(tmp_path, "a.png")
+    assert main(["predict", image, "--text", "sofa.", "--url", server.url, "--refine"]) == 0
+    assert request_of(server.seen[0])["parameters"] == {"refine": True}
+
+
+def test_a_bad_image_does_not_stop_the_others(
+    server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers = [error(415, "not_an_image", "begins with text"), answer(FOUND)]
+    images = files(tmp_path, "bad.png", "good.png")
+    missing = str(tmp_path / "missing.png")
+    assert main(["predict", missing, *images, "--text", "sofa.", "--json", "--url", server.url]) == 1
+    captured = capsys.readouterr()
+    assert [shown["image"] for shown in json.loads(captured.out)] == [images[1]]
+    assert "bad.png: begins with text" in captured.err
+    assert "missing.png" in captured.err and "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "unauthorized"), (404, "model_not_found"), (422, "invalid_prompt")])
+def test_what_is_wrong_for_every_image_is_said_once(
+    server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: int, code: str
+) -> None:
+    server.answers = [error(status, code, f"about {code}")]
+    images = files(tmp_path, "a.png", "b.png")
+    assert main(["predict", *images, "--text", "sofa.", "--url", server.url]) == 1
+    assert f"segserve predict: about {code}" in capsys.readouterr().err
+    assert len(server.seen) == 1
+
+
+def test_no_server_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (image,) = files(tmp_path, "a.png")
+    assert main(["predict", image, "--text", "sofa.", "--url", "http://127.0.0.1:9"]) == 1
+    error_lines = capsys.readouterr().err.strip().splitlines()
+    assert error_lines[-1].startswith("segserve predict: No segserve answers at http://127.0.0.1:9")
+
+
+def test_overlays_of_one_name_do_not_overwrite_each_other(server: StandIn, tmp_path: Path) -> None:
+    server.answers = [answer(FOUND)]
+    images = files(tmp_path, "x/room.png", "y/room.png")
+    assert main(["predict", *images, "--text", "sofa.", "--out", str(tmp_path / "out"), "--url", server.url]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["room_2_overlay.png", "room_overlay.png"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--point", "1"],
+        ["--point", "1,2,3"],
+        ["--point", "a,b"],
+        ["--box", "1,2,3"],
+        ["--refine", "circle"],
+        ["--max-instances", "many"],
+    ],
+)
+def test_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", "a.png", *wrong])
+    assert caught.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_local_refuses_what_it_cannot_run_before_it_loads_anything(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (image,) = files(tmp_path, "a.png")
+    for options, said in (
+        (["--model", "sam2", "--text", "sofa."], "grounded_sam only"),
+        (["--text", " . "], "at least one phrase"),
+        (["--text", "sofa.", "--box-threshold", "2"], "parameters.box_threshold"),
+        (["--text", "sofa.", "--point", "1,2"], "prompt.points"),
+        (["--text", "sofa.", "--weights", str(tmp_path / "none")], "none"),
+    ):
+        assert main(["predict", image, "--local", *options]) == 1
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "demo"])
+def test_help_is_fast_because_nothing_heavy_is_imported(command: str) -> None:
+    program = (
+        "import sys; from segserve.cli import main\n"
+        f"try: main(['{command}', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'ts', 'fastapi', 'numpy', 'cv2', 'requests', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert f"example: segserve {command}" in done.stdout
+    assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -1,0 +1,156 @@
+"""What is in an archive, and what is refused as a checkpoint."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segserve.errors import InvalidRequestError, NotFoundError
+from segserve.torchserve.archive import build_archive, find_archives, read_archive
+
+HANDLERS = Path(__file__).parents[3] / "handlers"
+WEIGHTS = b"not weights, but stored as they are " * 100
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A folder with the files of a Grounded SAM checkpoint, and some that do not belong into an archive."""
+    root = tmp_path / "checkpoint"
+    for part, family in (("grounding_dino", "grounding-dino"), ("sam", "sam")):
+        folder = root / part
+        (folder / "onnx").mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": family}))
+        (folder / "model.safetensors").write_bytes(WEIGHTS)
+        (folder / "pytorch_model.bin").write_bytes(b"pickle")
+        (folder / "onnx" / "model.onnx").write_bytes(b"onnx")
+        (folder / ".gitattributes").write_text("x")
+    (root / "grounding_dino" / "tokenizer.json").write_text("{}")
+    return root
+
+
+def build(checkpoint, out, **options):
+    return build_archive("grounded_sam", checkpoint, out, handlers=HANDLERS, **options)
+
+
+def test_the_folder_tree_survives_and_nothing_else_comes_along(checkpoint, tmp_path):
+    path = build(checkpoint, tmp_path / "store")
+    assert path == tmp_path / "store" / "grounded_sam.mar"
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == [
+            "MAR-INF/MANIFEST.json",
+            "checkpoint/grounding_dino/config.json",
+            "checkpoint/grounding_dino/model.safetensors",
+            "checkpoint/grounding_dino/tokenizer.json",
+            "checkpoint/sam/config.json",
+            "checkpoint/sam/model.safetensors",
+            "grounded_sam.yaml",
+            "grounded_sam_handler.py",
+        ]
+        assert archive.read("checkpoint/sam/model.safetensors") == WEIGHTS
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+        assert archive.read(manifest["model"]["handler"]) == (HANDLERS / "grounded_sam_handler.py").read_bytes()
+    assert [file.name for file in path.parent.iterdir()] == ["grounded_sam.mar"]
+
+
+def test_weights_are_stored_and_texts_deflated(checkpoint, tmp_path):
+    with zipfile.ZipFile(build(checkpoint, tmp_path)) as archive:
+        kinds = {entry.filename: entry.compress_type for entry in archive.infolist()}
+        # Java reads entries one after the other: the sizes must stand before the data.
+        assert not any(entry.flag_bits & 0x08 for entry in archive.infolist())
+    assert kinds["checkpoint/sam/model.safetensors"] == zipfile.ZIP_STORED
+    assert kinds["checkpoint/sam/config.json"] == zipfile.ZIP_DEFLATED
+
+
+def test_the_same_input_gives_the_same_bytes(checkpoint, tmp_path):
+    first = build(checkpoint, tmp_path / "a").read_bytes()
+    (checkpoint / "sam" / "config.json").touch()
+    assert build(checkpoint, tmp_path / "b").read_bytes() == first
+
+
+def test_progress_ends_at_the_whole(checkpoint, tmp_path):
+    seen = []
+    build(checkpoint, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    total = sum(f.stat().st_size for f in checkpoint.rglob("*") if f.suffix in (".json", ".safetensors"))
+    assert seen[-1] == (total, total)
+
+
+def test_name_version_and_changes_are_what_is_read_back(checkpoint, tmp_path):
+    path = build(
+        checkpoint,
+        tmp_path,
+        name="mine",
+        version="2.5",
+        profiles={"cpu": {"workers": 3}, "gpu": {}},
+        handler_options={"box_threshold": 0.4},
+    )
+    info = read_archive(path)
+    assert (path.name, info.name, info.version) == ("mine.mar", "mine", "2.5")
+    original = yaml.safe_load((HANDLERS / "grounded_sam.yaml").read_text())
+    assert info.config["profiles"]["cpu"] == {**original["profiles"]["cpu"], "workers": 3}
+    assert info.config["profiles"]["gpu"] == original["profiles"]["gpu"]
+    assert info.config["handler"] == {**original["handler"], "box_threshold": 0.4}
+
+
+def test_an_unchanged_yaml_keeps_its_comments(checkpoint, tmp_path):
+    with zipfile.ZipFile(build(checkpoint, tmp_path)) as archive:
+        assert archive.read("grounded_sam.yaml") == (HANDLERS / "grounded_sam.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "named"),
+    [
+        (lambda root: (root / "sam" / "model.safetensors").unlink(), "safetensors"),
+        (lambda root: (root / "sam" / "config.json").unlink(), "config.json"),
+        (lambda root: (root / "sam" / "config.json").write_text("[1]"), "config.json"),
+        (lambda root: (root / "sam" / "config.json").write_text('{"model_type": "bert"}'), "'bert'"),
+        (lambda root: (root / "grounding_dino" / "tokenizer.json").unlink(), "tokenizer"),
+        (lambda root: (root / "sam").rename(root / "segment"), "sam/"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_before_packing(checkpoint, tmp_path, break_it, named):
+    break_it(checkpoint)
+    with pytest.raises(InvalidRequestError) as caught:
+        build(checkpoint, tmp_path / "store")
+    assert named in caught.value.message
+    assert not (tmp_path / "store").exists()
+
+
+def test_unknown_models_missing_folders_and_bad_names_are_refused(checkpoint, tmp_path):
+    with pytest.raises(NotFoundError, match="Unknown model 'llama'"):
+        build_archive("llama", checkpoint, tmp_path, handlers=HANDLERS)
+    with pytest.raises(NotFoundError, match="nowhere"):
+        build(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(InvalidRequestError, match="name"):
+        build(checkpoint, tmp_path, name="../up")
+
+
+def test_a_failed_build_leaves_the_old_archive(checkpoint, tmp_path):
+    path = build(checkpoint, tmp_path)
+    before = path.read_bytes()
+
+    def fail(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(checkpoint, tmp_path, version="2.0", progress=fail)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.glob("*.partial")] == []
+
+
+def test_a_store_is_read_by_name(checkpoint, tmp_path):
+    store = tmp_path / "store"
+    build(checkpoint, store, name="b")
+    build(checkpoint, store, name="a")
+    assert [info.name for info in find_archives(store)] == ["a", "b"]
+    assert [info.name for info in find_archives(store, ["b"])] == ["b"]
+    with pytest.raises(NotFoundError, match="'c'"):
+        find_archives(store, ["c"])
+    with pytest.raises(NotFoundError, match="segserve archive"):
+        find_archives(tmp_path / "empty")
+    (store / "broken.mar").write_bytes(b"no zip")
+    with pytest.raises(InvalidRequestError, match=r"broken\.mar"):
+        find_archives(store)

@@ -1,0 +1,48 @@
+"""The handler section of an archive's yaml."""
+
+import pytest
+
+from segserve.catalog import GROUNDED_SAM
+from segserve.errors import InvalidRequestError
+from segserve.torchserve.handler_options import read_options
+
+
+@pytest.mark.parametrize(
+    ("section", "gpu", "device", "threads"),
+    [
+        ({}, None, "cpu", 1),
+        (None, None, "cpu", 1),
+        ({}, 3, "cuda:3", 0),
+        ({"device": "cuda:1"}, 3, "cuda:1", 0),
+        ({"device": "cpu", "threads": 4}, 0, "cpu", 4),
+        ({"device": "auto", "threads": "auto"}, None, "cpu", 1),
+        ({"threads": 0}, None, "cpu", 0),
+    ],
+)
+def test_device_and_threads(section, gpu, device, threads):
+    options = read_options({"handler": section}, gpu, GROUNDED_SAM)
+    assert (options.device, options.threads) == (device, threads)
+
+
+def test_the_rest_are_the_parameters_defaults():
+    section = {"box_threshold": 0.4, "refine": "polygon", "dtype": "float32"}
+    options = read_options({"handler": section}, None, GROUNDED_SAM)
+    assert options.defaults == {"box_threshold": 0.4, "refine": "polygon"}
+    assert options.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"box_treshold": 0.4}, "box_treshold"),
+        ({"score_threshold": 0.4}, "score_threshold"),
+        ({"box_threshold": 4}, "box_threshold"),
+        ({"max_instances": "few"}, "max_instances"),
+        ({"threads": "many"}, "threads"),
+        ({"threads": True}, "threads"),
+        ({"dtype": "int8"}, "dtype"),
+    ],
+)
+def test_mistakes_are_named(section, named):
+    with pytest.raises(InvalidRequestError, match=rf"handler\.{named}"):
+        read_options({"handler": section}, None, GROUNDED_SAM)
