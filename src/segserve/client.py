@@ -36,13 +36,14 @@ from segserve.errors import (
     SegserveError,
     ServiceError,
     TimedOutError,
+    UnreachableError,
     error_from_status,
 )
 from segserve.imaging import encode
 from segserve.results import Instance, Result, Tiled, error_of, outcome_of
 from segserve.schema import MAX_IMAGES
 
-__all__ = ["Client", "ImageInput", "Instance", "Result", "Retries", "Tiled", "UnreachableError"]
+__all__ = ["Client", "ImageInput", "Instance", "Result", "Retries", "Tiled"]
 
 ImageInput = str | Path | bytes | NDArray[np.uint8] | Image.Image
 """A path, encoded bytes, an RGB array H x W x 3 uint8, a Pillow image, or an http(s):// or s3:// address.
@@ -53,13 +54,6 @@ Addresses are sent as they are: the server fetches them.
 _MAX_REQUEST_BYTES = 20 * 2**20
 _RETRIED_STATUSES = (429, 503)
 _STATUSES_OF_AN_IMAGE = (400, 413, 415, 422, 424)
-
-
-class UnreachableError(ServiceError):
-    """No server answers at the address, or the connection broke before an answer came."""
-
-    code = "unreachable"
-    status = 503
 
 
 @dataclass(frozen=True)

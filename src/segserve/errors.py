@@ -14,6 +14,7 @@
     └── ServiceError                     the service is to blame (5xx)
         ├── InternalError           500  a bug; logged with the request id
         ├── NotReadyError           503  the model has no loaded worker yet
+        ├── UnreachableError        503  no server answers at the address (raised by the client)
         ├── WorkerLostError         503  the worker died while answering, also on the retry
         ├── TimedOutError           504  no answer in time
         └── OutOfMemoryError        507  the item alone does not fit into the device's memory
@@ -141,6 +142,13 @@ class NotReadyError(ServiceError):
     code = "not_ready"
     status = 503
     retry_after = 5
+
+
+class UnreachableError(ServiceError):
+    """No server answers at the address, or the connection broke before an answer came."""
+
+    code = "unreachable"
+    status = 503
 
 
 class WorkerLostError(ServiceError):

@@ -12,7 +12,7 @@ OpenGateway = Callable[..., TestClient]
 """The fixture open_gateway: opens a gateway with settings, and with doubles for create_app."""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Returns once the condition holds; fails when it does not in time."""
     until = time.monotonic() + seconds
     while not condition():

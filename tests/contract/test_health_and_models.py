@@ -15,7 +15,7 @@ from segserve.config import Settings
 def test_ping_answers_json_or_text(gateway: TestClient) -> None:
     answer = gateway.get("/ping")
     assert (answer.status_code, answer.json()) == (200, {"status": "Healthy"})
-    text = gateway.get("/ping/", headers={"Accept": "text/plain"})
+    text = gateway.get("/ping/", headers={"Accept": "text/plain; charset=utf-8, */*"})
     assert (text.status_code, text.text) == (200, "Healthy")
     assert text.headers["content-type"].startswith("text/plain")
 

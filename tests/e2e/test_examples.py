@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from servers import ROOT, Served
 
 from segserve import imaging, masks
@@ -17,9 +19,12 @@ from segserve.training.scenes import CATEGORIES, Scene
 EXAMPLES = ROOT / "examples"
 
 
-def run(*command: str | Path) -> str:
-    """What a command prints; it must succeed."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, check=False)
+def run(*command: str | Path, path: str | None = None) -> str:
+    """What a command prints; it must succeed. path: its PATH, where it differs."""
+    environment = {**os.environ, "PATH": path} if path else None
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -59,11 +64,20 @@ def test_invocations(served: Served, scene: Scene, scene_png: bytes, tmp_path: P
     assert masks.iou(changed, floor_of(scene)) > 0.7, "the floor was tiled, and little else"
 
 
-def test_curl(served: Served, scene: Scene, scene_png: bytes, tmp_path: Path) -> None:
-    assert shutil.which("curl"), "this test needs curl: apt-get install curl"
+def stand_in_path(folder: Path) -> str:
+    """A PATH on which curl is the stand-in beside this file."""
+    program = folder / "curl"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).with_name("curl_stand_in.py")}" "$@"\n')
+    program.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("curl", sorted({shutil.which("curl") or "stand-in", "stand-in"}))
+def test_curl(served: Served, scene: Scene, scene_png: bytes, tmp_path: Path, curl: str) -> None:
+    path = stand_in_path(tmp_path) if curl == "stand-in" else os.environ["PATH"]
     image, out = tmp_path / "room.png", tmp_path / "out"
     image.write_bytes(scene_png)
-    printed = run("bash", EXAMPLES / "curl.sh", image, out, served.url)
+    printed = run("bash", EXAMPLES / "curl.sh", image, out, served.url, path=path)
     assert '"grounded_sam"' in printed
     assert '"invalid_request"' in printed and "box_threshold" in printed
     (result,) = json.loads((out / "answer.json").read_text())["results"]

@@ -95,6 +95,16 @@ def test_bad_items_spare_the_others_of_their_batch(served: Served, scene_png: by
     labels = [[instance["label"] for instance in result["instances"]] for result in good]
     assert labels[0]
     assert all(each == labels[0] for each in labels)
+    # The items of a batch share its time: fewer times than answers means that batches had more than one item.
+    assert len({answer.headers["X-Segserve-Model-Ms"] for answer in answers if answer.status_code == 200}) < len(good)
+
+
+def test_a_worker_describes_itself(served: Served):
+    url = f"{served.address.management_url}/models/grounded_sam"
+    answer = requests.get(url, params={"customized": "true"}, headers=served.token("management"), timeout=60)
+    told = answer.json()[0]["customizedMetadata"]
+    description = json.loads(told) if isinstance(told, str) else told
+    assert (description["device"], description["threads"], description["prompts"]) == ("cpu", 1, ["text"])
 
 
 def test_a_token_is_needed_and_a_wrong_one_is_refused(served: Served, scene_png: bytes):

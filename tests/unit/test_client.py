@@ -14,7 +14,8 @@ from http_stand_in import Answer, Seen, StandIn
 from PIL import Image
 
 from segserve import errors
-from segserve.client import Client, Result, Retries, Tiled, UnreachableError
+from segserve.client import Client, Result, Retries, Tiled
+from segserve.errors import UnreachableError
 from segserve.imaging import decode, encode
 from segserve.masks import encode_rle
 

@@ -100,6 +100,8 @@ def test_shadows_stay_and_the_old_pattern_goes() -> None:
     bright, dark = tiled[40:200, 30:110], tiled[40:200, 210:290]
     assert 1.6 < bright.mean() / dark.mean() < 2.4, "the light differs by two"
     assert bright.std() < 3 and dark.std() < 3, "the checkers are gone"
+    edge = tiled[40:200, 140:180].mean(axis=0)
+    assert (edge[:12] > 0.85 * bright.mean()).all() and (edge[-12:] < 1.2 * dark.mean()).all(), "the edge is sharp"
 
 
 def test_what_stands_beside_the_surface_casts_no_light_on_it() -> None:

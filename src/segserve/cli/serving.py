@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -159,7 +159,7 @@ class Service:
                     if management.describe(name).ready:
                         waiting.remove(name)
                         _say(f"{name} is ready after {time.monotonic() - started:.0f} s")
-            for line in load_failures(torchserve.log_file):
+            for line in load_failures(torchserve.log_file, waiting):
                 if line not in told:
                     told.add(line)
                     _say(line)
@@ -187,14 +187,15 @@ def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def load_failures(log_file: Path) -> list[str]:
-    """What handlers wrote into TorchServe's log about models that they cannot load, each line once."""
+def load_failures(log_file: Path, names: Sequence[str]) -> list[str]:
+    """What handlers wrote into TorchServe's log about models (of names) that they cannot load, each line once."""
     try:
         text = log_file.read_text("utf-8", "replace")
     except OSError:
         return []
-    lines = (line.partition("MODEL_LOG - ")[2] for line in text.splitlines() if " cannot be loaded: " in line)
-    return list(dict.fromkeys(line for line in lines if line))
+    starts = tuple(f"{name} cannot be loaded: " for name in names)
+    lines = (line.partition("MODEL_LOG - ")[2] for line in text.splitlines())
+    return list(dict.fromkeys(line for line in lines if starts and line.startswith(starts)))
 
 
 def _given_properties(path: Path | None) -> dict[str, str]:
@@ -211,7 +212,9 @@ def _announce(url: str, plan: ServingPlan, torchserve: TorchServe) -> None:
     )
     _say(f"segserve at {url}  (documentation: {url}/docs)")
     _say(f"models: {models}, on {plan.profile}")
-    _say(f"TorchServe at {torchserve.address.inference_url}, log {torchserve.log_file}. Loading…")
+    tokens = torchserve.address.key_file or "off"
+    _say(f"TorchServe at {torchserve.address.inference_url}, tokens: {tokens}, log: {torchserve.log_file}")
+    _say("loading the models…")
 
 
 def _say(line: str) -> None:

@@ -68,6 +68,7 @@ class TorchServe:
         remove_abandoned_folders()
         # Short, because the workers' sockets lie in it and their paths may have 107 characters at most.
         self.work = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        (self.work / "owner").write_text(str(os.getpid()), "ascii")
         self.log_file = (log_folder or self.work).resolve() / LOG_FILE
         self.address = TorchServeAddress(
             inference_url=f"http://127.0.0.1:{ports.inference}",
@@ -90,7 +91,6 @@ class TorchServe:
         """
         self._check_ports()
         (self.work / "tmp").mkdir()
-        (self.work / "owner").write_text(str(os.getpid()), "ascii")
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         write_properties(self.work / "config.properties", self._properties)
         (self.work / "log4j2.xml").write_text(logging_configuration(self.log_file), "utf-8")

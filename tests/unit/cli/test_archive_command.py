@@ -1,7 +1,9 @@
 """``segserve archive`` as it is called."""
 
 import json
+import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,3 +82,10 @@ def test_mistakes_get_one_clear_line_and_no_archive(checkpoint, tmp_path, capsys
     assert line.startswith("segserve archive: ")
     assert named in line
     assert not list(tmp_path.glob("store/*"))
+
+
+def test_the_script_is_the_command():
+    script = Path(__file__).parents[3] / "archive.sh"
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: segserve archive")

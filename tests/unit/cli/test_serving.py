@@ -14,13 +14,16 @@ LOG = """\
 2026-11-20T12:56:58,229 INFO  W-9000-m-stdout MODEL_LOG - m cannot be loaded: sam has no *.safetensors file.
 2026-11-20T12:56:59,229 INFO  W-9001-m-stdout MODEL_LOG - m cannot be loaded: sam has no *.safetensors file.
 2026-11-20T12:57:58,229 INFO  W-9001-n-stdout MODEL_LOG - n cannot be loaded: another reason
+2026-11-20T12:57:58,230 INFO  W-9001-n-stdout MODEL_LOG - NotFoundError: the checkpoint cannot be loaded: x
 """
 
 
 def test_each_failure_to_load_is_told_once(tmp_path):
-    assert load_failures(tmp_path / "none") == []
+    assert load_failures(tmp_path / "none", ["m"]) == []
     (tmp_path / "log").write_text(LOG)
-    found = load_failures(tmp_path / "log")
+    assert load_failures(tmp_path / "log", ["n"]) == ["n cannot be loaded: another reason"]
+    assert load_failures(tmp_path / "log", []) == []
+    found = load_failures(tmp_path / "log", ["m", "n"])
     assert found == ["m cannot be loaded: sam has no *.safetensors file.", "n cannot be loaded: another reason"]
 
 

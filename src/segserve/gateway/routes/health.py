@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from segserve.errors import NotReadyError
 from segserve.gateway import documentation
 from segserve.gateway.answers import json_response
+from segserve.gateway.incoming import media_type
 from segserve.gateway.services import services_of
 
 
@@ -36,7 +37,8 @@ async def readyz(request: Request) -> Response:
 async def ping(request: Request) -> Response:
     """SageMaker's health check: 200 once ready, 503 before."""
     missing = services_of(request).readiness.missing()
-    if request.headers.get("accept", "").partition(";")[0].strip().lower() == "text/plain":
+    preferred = request.headers.get("accept", "").partition(",")[0]
+    if media_type(preferred) == "text/plain":
         return PlainTextResponse("Not ready" if missing else "Healthy", status_code=503 if missing else 200)
     _check(missing)
     return json_response({"status": "Healthy"})
