@@ -134,7 +134,7 @@ def find_archives(model_store: Path, names: Iterable[str] = ()) -> list[ArchiveI
     archives = {info.name: info for info in (read_archive(file) for file in sorted(model_store.glob("*.mar")))}
     if not archives:
         raise NotFoundError(f"No model archive in {model_store}. Build one first: segserve archive demo")
-    wanted = list(names) or list(archives)
+    wanted = list(dict.fromkeys(names)) or list(archives)
     for name in wanted:
         if name not in archives:
             raise NotFoundError(f"No archive of the model {name!r} in {model_store}; it has {', '.join(archives)}.")
