@@ -206,7 +206,7 @@ def _anchors(box: Sequence[float], mask: Mask, size: tuple[int, int]) -> Iterato
     """
     x0, y0, x1, y1 = box
     chip_width, chip_height = size
-    surface = (x1 - x0) * (y1 - y0) > 0.35 * mask.size or y0 < chip_height
+    surface = (x1 - x0) * (y1 - y0) > 0.2 * mask.size or y0 < chip_height
     spots = [(x - chip_width / 2, y - chip_height / 2) for x, y in _inner_points(mask)]
     rim = [(x0, y0 - chip_height), (x0, y0), (x1 - chip_width, y0 - chip_height), (x0, y1), (x1 - chip_width, y1)]
     yield from (*spots, *rim) if surface else (*rim[:2], *spots, *rim[2:])

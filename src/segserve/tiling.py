@@ -88,8 +88,8 @@ def vanishing_point(mask: Mask) -> VanishingPoint | None:
     """The vanishing point of a floor from its outline, or None when the mask is no ground seen from above.
 
     Where the left and the right edge are seen (not cut off by the picture's border) they are lines into the depth,
-    and meet in it. Otherwise the horizon is taken at 40 % of the picture's height, above the middle of the floor:
-    that is how rooms are mostly photographed.
+    and meet in it. Otherwise the horizon is taken at 40 % of the picture's height, where the one edge that is seen
+    points, or above the middle of floor and picture: that is how rooms are mostly photographed.
     """
     box = bounding_box(mask)
     if box is None:
@@ -104,8 +104,9 @@ def vanishing_point(mask: Mask) -> VanishingPoint | None:
         if y < y0 - 0.03 * (y1 - y0):
             return VanishingPoint(left[0] * y + left[1], max(y, y0 - 2.0 * height))
     horizon = min(0.4 * height, y0 - 0.25 * (y1 - y0))
-    middle = float(np.mean(np.flatnonzero(mask[rows[0] : rows[0] + 1 + len(rows) // 8].any(axis=0))))
-    return VanishingPoint(0.5 * middle + 0.25 * (x0 + x1), horizon)
+    seen = [line[0] * horizon + line[1] for line, inwards in ((left, -1), (right, 1)) if line and line[0] * inwards > 0]
+    x = float(np.mean(seen)) if seen else 0.25 * (x0 + x1 + width)
+    return VanishingPoint(float(np.clip(x, 0.25 * width, 0.75 * width)), horizon)
 
 
 def _edge_line(

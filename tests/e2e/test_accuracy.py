@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import base64
 from itertools import islice
 
 import requests
@@ -34,11 +34,9 @@ def test_invocations_gives_the_same_answer_as_the_client(served: Served, tmp_pat
     with Client(served.url) as client:
         for scene in islice(read_scenes(tmp_path), 3):
             text = named_question(scene).text
-            files = {
-                "image": (scene.path.name, scene.path.read_bytes(), "image/png"),
-                "request": (None, json.dumps({"model": "grounded_sam", "prompt": {"text": text}}), "application/json"),
-            }
-            answer = requests.post(f"{served.url}/invocations", files=files, timeout=60).json()
+            image = {"base64": base64.b64encode(scene.path.read_bytes()).decode()}
+            request = {"model": "grounded_sam", "images": [image], "prompt": {"text": text}}
+            answer = requests.post(f"{served.url}/invocations", json=request, timeout=60).json()
             by_client = client.segment(scene.path, text=text)
             assert len(answer["results"][0]["instances"]) == len(by_client.instances) > 0
             for sent, seen in zip(answer["results"][0]["instances"], by_client.instances, strict=True):

@@ -151,6 +151,16 @@ def test_horizon_is_above_the_surface_when_the_outline_says_nothing(shape: str) 
     assert point.y < np.flatnonzero(mask.any(axis=1))[0]
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_one_edge_is_enough_to_point_to_it(mirrored: bool) -> None:
+    mask = trapezoid(200, 400, 100, (150, 900), (50, 1000))
+    point = vanishing_point(mask[:, ::-1] if mirrored else mask)
+    assert point is not None
+    # One pixel to the left for each pixel down, from 150 at row 100: 175 at the horizon.
+    assert point.y == pytest.approx(75, abs=1)
+    assert point.x == pytest.approx(400 - 175 if mirrored else 175, abs=2)
+
+
 def test_nothing_has_no_vanishing_point() -> None:
     assert vanishing_point(np.zeros((5, 5), dtype=bool)) is None
 

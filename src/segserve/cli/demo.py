@@ -1,6 +1,8 @@
 """``segserve demo``: the whole path on generated rooms, from archive to pictures, in one command.
 
 segserve demo --out demo_output
+
+The README's picture is its overview: cp demo_output/overview.jpg docs/images/demo.jpg
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from segserve.results import Result
     from segserve.training.scenes import Scene
 
-SEEDS = (13, 32, 36)
+SEEDS = (13, 32, 41)
 SIZE = (480, 640)
 LEAST_IOU = 0.7
 _READY_S = 240.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segserve.training.progress import Progress
 
-DETECTOR_STEPS, SEGMENTER_STEPS = 5000, 6000
+DETECTOR_STEPS, SEGMENTER_STEPS = 5000, 2200
 DETECTOR_FOLDER, SEGMENTER_FOLDER = "grounding_dino", "sam"
 LOG_EVERY = 50
 

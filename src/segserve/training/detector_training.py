@@ -277,6 +277,7 @@ def export_detector(work: Path, out: Path) -> None:
     detector.config.dtype = "float32"
     detector.config.save_pretrained(out)
     processor.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
 
 
 def _run_in_bfloat16(backbone: nn.Module) -> None:
