@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from segserve.cli.train import TRAINING_FILE
     from segserve.training.evaluation import evaluate, summary
     from segserve.training.scene_files import read_origin, read_scenes
 
@@ -54,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
             f"segserve scenes --seed {origin.seed} --count {origin.count} --out SCENES",
             f"segserve evaluate {options.model} --scenes SCENES",
         ]
-        report = {"commands": commands, "asked": asked, **metrics}
+        made_by = options.out.parent / TRAINING_FILE
+        trained = {"trained_by": json.loads(made_by.read_text("utf-8"))} if made_by.exists() else {}
+        report = {"commands": commands, **trained, "asked": asked, **metrics}
         options.out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
         print(f"written: {options.out}")
     return 0

@@ -8,6 +8,7 @@ Interrupt it whenever you like: the same command goes on from the last checkpoin
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 DETECTOR_STEPS, SEGMENTER_STEPS = 5000, 2200
 DETECTOR_FOLDER, SEGMENTER_FOLDER = "grounding_dino", "sam"
+TRAINING_FILE = "training.json"
 LOG_EVERY = 50
 
 
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=report,
             )
         export_detector(work, args.out / DETECTOR_FOLDER)
+        note_command(args, "detector")
     if args.only != "detector":
         from segserve.training.segmenter_training import export_segmenter, train_segmenter
 
@@ -76,7 +79,20 @@ def run(args: argparse.Namespace) -> int:
                 progress=report,
             )
         export_segmenter(work, args.out / SEGMENTER_FOLDER)
+        note_command(args, "segmenter")
     return 0
+
+
+def note_command(args: argparse.Namespace, model: str) -> None:
+    """Write beside the weights which command makes them: ``training.json``, by model."""
+    file: Path = args.out / TRAINING_FILE
+    commands = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    steps, batch = getattr(args, f"steps_{model}"), getattr(args, f"batch_{model}")
+    commands[model] = (
+        f"segserve train demo-grounded-sam --only {model} --steps-{model} {steps} --batch-{model} {batch} "
+        f"--seed {args.seed} --device {args.device}"
+    )
+    file.write_text(json.dumps(commands, indent=2) + "\n", "utf-8")
 
 
 def _positive(text: str) -> int:

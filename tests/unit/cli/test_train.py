@@ -1,6 +1,7 @@
 """``segserve train``: two real steps of the demo detector, from the command line to a folder that loads."""
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ def test_the_command_trains_resumes_and_exports(tmp_path: Path, capsys: pytest.C
     model = AutoModelForZeroShotObjectDetection.from_pretrained(tmp_path / "out" / "grounding_dino")
     assert model.config.d_model == 96
     assert not (tmp_path / "out" / "sam").exists()
+    made_by = json.loads((tmp_path / "out" / train.TRAINING_FILE).read_text("utf-8"))
+    words = made_by["detector"].split()
+    assert parse(*words[3:]).steps_detector == 2 and words[:3] == ["segserve", "train", "demo-grounded-sam"]
+    assert "segmenter" not in made_by
 
 
 @pytest.mark.parametrize(
