@@ -234,6 +234,18 @@ class Client:
         listed = answer["models"] if isinstance(answer, dict) else answer
         return list(listed)
 
+    def scale(self, model: str, minimum: int, maximum: int) -> dict[str, Any]:
+        """Set how many workers a model has; returns what the server then says of it. Needs the admin key as api_key.
+
+        Raises:
+            UnauthorizedError: not the admin key, or the server has none.
+            NotFoundError: no such model.
+            InvalidRequestError: impossible numbers.
+        """
+        numbers = {"min_workers": minimum, "max_workers": maximum}
+        described: dict[str, Any] = self._ask("PUT", f"/v1/models/{model}", params=numbers)
+        return described
+
     def ready(self) -> bool:
         """Whether the server answers and every model it serves is loaded."""
         try:

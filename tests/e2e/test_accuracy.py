@@ -12,7 +12,7 @@ from servers import Served
 from segserve import masks
 from segserve.client import Client
 from segserve.training.evaluation import evaluate, named_question
-from segserve.training.scene_files import read_scenes, write_scenes
+from segserve.training.scenes.files import read_scenes, write_scenes
 
 SCENES = 25
 

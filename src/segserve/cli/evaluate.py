@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
     from segserve.cli.train import TRAINING_FILE
     from segserve.training.evaluation import evaluate, summary
-    from segserve.training.scene_files import read_origin, read_scenes
+    from segserve.training.scenes.files import read_origin, read_scenes
 
     origin = read_origin(options.scenes)
     segment, asked = _local(options.local) if options.local else _served(options.url, options.api_key)

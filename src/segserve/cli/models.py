@@ -26,9 +26,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table. Returns the exit status."""
-    from segserve.cli.gateway_call import call_gateway
+    from segserve.client import Client
 
-    models = call_gateway("GET", args.url, "/v1/models", key=args.api_key)["models"]
+    with Client(args.url, api_key=args.api_key) as client:
+        models = client.models()
     if args.json:
         print(json.dumps(models, indent=2))
     else:

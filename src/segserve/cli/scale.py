@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _through_gateway(url: str, key: str | None, args: argparse.Namespace, maximum: int) -> int:
-    from segserve.cli.gateway_call import call_gateway
+    from segserve.client import Client
 
-    numbers = {"min_workers": args.minimum, "max_workers": maximum}
-    described = call_gateway("PUT", url, f"/v1/models/{args.model}", key=key, parameters=numbers, timeout_s=600)
+    with Client(url, api_key=key, timeout=600) as client:
+        described = client.scale(args.model, args.minimum, maximum)
     return int(described.get("ready_workers", described.get("workers", args.minimum)))
 
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from segserve.training.scene_files import write_scenes
+    from segserve.training.scenes.files import write_scenes
 
     with Progress(console=Console(stderr=True)) as bars:
         task = bars.add_task("scenes", total=args.count)

@@ -81,7 +81,8 @@ class FittedScene:
 
     def box(self, obj: SceneObject) -> npt.NDArray[np.float32]:
         """x0, y0, x1, y1 of an object in pixels of the scaled picture."""
-        return self.objects[self.objects[:, 0] == obj.id][0, 1:]
+        box: npt.NDArray[np.float32] = self.objects[self.objects[:, 0] == obj.id][0, 1:]
+        return box
 
 
 def scene_seed(run_seed: int, index: int) -> int:
@@ -157,7 +158,8 @@ def jittered_box(
     reach = rng.uniform(0.0, LARGEST_JITTER)
     moved = box + rng.uniform(-reach, reach, 4) * np.array([width, height, width, height]) + rng.normal(0.0, 0.5, 4)
     limit = np.array([shape[1], shape[0], shape[1], shape[0]])
-    return np.clip(moved, 0, limit).astype(np.float32)
+    jittered: npt.NDArray[np.float32] = np.clip(moved, 0, limit).astype(np.float32)
+    return jittered
 
 
 def draw_points(

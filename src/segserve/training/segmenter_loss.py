@@ -120,4 +120,5 @@ class SceneHead(nn.Module):
         naming = F.cross_entropy(classes, targets.classes, ignore_index=OUTSIDE, reduction="sum") / count
         framing = ((sides - targets.sides).abs().mean(dim=1) * inside).sum() / count
         outlining = F.binary_cross_entropy_with_logits(edges[:, 0], targets.edges, reduction="none")
-        return naming + SIDES_SHARE * framing + torch.sum(outlining * inside) / count
+        total: Tensor = naming + SIDES_SHARE * framing + torch.sum(outlining * inside) / count
+        return total

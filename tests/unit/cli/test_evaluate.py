@@ -10,7 +10,7 @@ import pytest
 
 from segserve.cli import evaluate
 from segserve.errors import InvalidRequestError
-from segserve.training.scene_files import write_scenes
+from segserve.training.scenes.files import write_scenes
 
 WEIGHTS = Path(__file__).parents[3] / "weights" / "demo" / "grounded_sam"
 

@@ -9,7 +9,7 @@ import pytest
 
 from segserve.cli import scenes
 from segserve.errors import InvalidRequestError
-from segserve.training.scene_files import read_scenes
+from segserve.training.scenes.files import read_scenes
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segserve.training.canvas import Points
+from segserve.training.scenes.canvas import Points
 
 
 def _on_circle(count: int, first: float) -> Points:

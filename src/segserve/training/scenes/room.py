@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segserve.training.canvas import Canvas, Points
-from segserve.training.palette import RGB, blended, contrast, scaled
-from segserve.training.patch import polygon, rectangle
+from segserve.training.scenes.canvas import Canvas, Points
+from segserve.training.scenes.palette import RGB, blended, contrast, scaled
+from segserve.training.scenes.patch import polygon, rectangle
 
 _FLOORS = ("plain", "planks", "tiles")
 

@@ -11,9 +11,9 @@ import pytest
 from pycocotools.coco import COCO
 
 from segserve.errors import InvalidRequestError
-from segserve.training import scene_files
-from segserve.training.scene_files import read_scenes, write_scenes
 from segserve.training.scenes import CATEGORIES, make_scene
+from segserve.training.scenes import files as scene_files
+from segserve.training.scenes.files import read_scenes, write_scenes
 
 SIZE = (96, 128)
 SEED, COUNT = 40, 6

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from segserve.training.canvas import Canvas, Points
-from segserve.training.layout import Placement
-from segserve.training.palette import RGB, blended, scaled
-from segserve.training.patch import Patch, oval, polygon, rectangle
+from segserve.training.scenes.canvas import Canvas, Points
+from segserve.training.scenes.layout import Placement
+from segserve.training.scenes.palette import RGB, blended, scaled
+from segserve.training.scenes.patch import Patch, oval, polygon, rectangle
 
 _CREAM: RGB = (244.0, 236.0, 214.0)
 _WOOD: RGB = (122.0, 82.0, 50.0)

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from segserve.training.canvas import Canvas, Points
-from segserve.training.layout import Placement
-from segserve.training.palette import RGB, Paint, blended, scaled
-from segserve.training.patch import Patch, oval, polygon, rectangle, rounded
+from segserve.training.scenes.canvas import Canvas, Points
+from segserve.training.scenes.layout import Placement
+from segserve.training.scenes.palette import RGB, Paint, blended, scaled
+from segserve.training.scenes.patch import Patch, oval, polygon, rectangle, rounded
 
 _WOOD: RGB = (116.0, 78.0, 48.0)
 _LINEN: RGB = (244.0, 242.0, 236.0)

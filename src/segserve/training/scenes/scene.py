@@ -11,27 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segserve.training.canvas import Canvas, PaintedObject
-from segserve.training.fixtures import paint_door, paint_picture, paint_rug, paint_window
-from segserve.training.furniture import paint_bed, paint_chair, paint_lamp, paint_plant, paint_sofa, paint_table
-from segserve.training.layout import Placement, plan_layout
-from segserve.training.light import expose
-from segserve.training.palette import COLORS
-from segserve.training.room import build_room, paint_room
-
-__all__ = [
-    "CATEGORIES",
-    "COLORED",
-    "COLORS",
-    "SIZES",
-    "STUFF",
-    "THINGS",
-    "Scene",
-    "SceneObject",
-    "default_size",
-    "make_scene",
-    "training_size",
-]
+from segserve.training.scenes.canvas import Canvas, PaintedObject
+from segserve.training.scenes.fixtures import paint_door, paint_picture, paint_rug, paint_window
+from segserve.training.scenes.furniture import paint_bed, paint_chair, paint_lamp, paint_plant, paint_sofa, paint_table
+from segserve.training.scenes.layout import Placement, plan_layout
+from segserve.training.scenes.light import expose
+from segserve.training.scenes.room import build_room, paint_room
 
 STUFF = ("wall", "floor", "ceiling")
 THINGS = ("sofa", "chair", "table", "lamp", "rug", "window", "door", "picture", "plant", "bed")

@@ -14,9 +14,6 @@ import cv2
 import numpy as np
 import pytest
 
-from segserve.training import scenes
-from segserve.training.canvas import Canvas
-from segserve.training.patch import rectangle
 from segserve.training.scenes import (
     CATEGORIES,
     COLORED,
@@ -29,11 +26,14 @@ from segserve.training.scenes import (
     default_size,
     make_scene,
     training_size,
-    visible_objects,
 )
+from segserve.training.scenes import scene as scenes
+from segserve.training.scenes.canvas import Canvas
+from segserve.training.scenes.patch import rectangle
+from segserve.training.scenes.scene import visible_objects
 
 SEEDS = range(25)
-FINGERPRINTS = json.loads((Path(__file__).parents[2] / "data" / "scene_fingerprints.json").read_text("utf-8"))
+FINGERPRINTS = json.loads((Path(__file__).parents[3] / "data" / "scene_fingerprints.json").read_text("utf-8"))
 
 
 def digest(scene: Scene) -> str:

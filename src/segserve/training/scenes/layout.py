@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segserve.training.palette import Paint, choose_paint
-from segserve.training.patch import Patch
-from segserve.training.room import Room
+from segserve.training.scenes.palette import Paint, choose_paint
+from segserve.training.scenes.patch import Patch
+from segserve.training.scenes.room import Room
 
 Box = tuple[float, float, float, float]
 _FIXTURES = ("window", "door", "picture")
