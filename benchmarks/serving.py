@@ -39,6 +39,7 @@ from segserve.training.scenes import make_scene
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "sofa. chair. table. lamp. window. floor."
 SCENE_SEED = 77
+WARM_UP = 100
 CONSOLE = Console()
 
 
@@ -156,7 +157,8 @@ def measure(
     """One closed-loop run against the gateway, with its CPU figures."""
     target = f"{url}/v1/segment?text={TEXT.replace(' ', '%20')}"
     request = load.request_bytes(target, data, {"Content-Type": "image/jpeg"})
-    load.run(url, request, clients=clients, requests=2 * clients)
+    # Java compiles what runs often: the first hundreds of requests cost it several times as much.
+    load.run(url, request, clients=clients, requests=WARM_UP)
     before = cpu_seconds(gateway)
     done = load.run(url, request, clients=clients, requests=requests)
     spent = {kind: 1000 * (after - before[kind]) / requests for kind, after in cpu_seconds(gateway).items()}
@@ -176,9 +178,12 @@ def measure(
 
 
 def show(rows: list[dict[str, Any]], baseline: dict[str, float]) -> None:
-    table = Table(title=f"In process: {baseline['throughput']:.2f} pictures/s, {baseline['latency_ms']:.0f} ms each")
-    columns = ("clients", "pictures/s", "served / in process", "p50 ms", "p95 ms", "p99 ms", "p99 / p50")
-    for name in (*columns, "gateway CPU ms", "Java CPU ms", "worker CPU ms beyond predictor"):
+    table = Table(
+        title=f"In process: {baseline['throughput']:.2f} pictures/s, {baseline['latency_ms']:.0f} ms each",
+        caption="CPU milliseconds a request; of the workers, what they spend beyond the predictor",
+    )
+    columns = ("clients", "pict./s", "served/ in proc.", "p50 ms", "p95 ms", "p99 ms", "p99/ p50")
+    for name in (*columns, "CPU gateway", "CPU Java", "CPU workers"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(

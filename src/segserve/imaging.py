@@ -75,8 +75,10 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> Rgb:
     with _open(data, limits or ImageLimits()) as image, _decoding():
         image.seek(0)
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        return np.array(_to_rgb(upright), dtype=np.uint8)
+        # Each step would copy the pixels even where there is nothing to do.
+        turned = image.getexif().get(_ORIENTATION_TAG, 1) != 1
+        upright = ImageOps.exif_transpose(image) if turned else image
+        return np.array(_to_rgb(upright))
 
 
 def encode(image: NDArray[np.uint8], format: Literal["PNG", "JPEG"] = "PNG") -> bytes:
@@ -147,7 +149,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_deep_gray(image: Image.Image) -> Image.Image:

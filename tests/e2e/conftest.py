@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import servers
-from servers import Served, serving
+from servers import SCENE_SEED, Served, serving
 
 from segserve import imaging
 from segserve.torchserve.archive import build_archive
 from segserve.training.scenes import Scene, make_scene
-
-SCENE_SEED = 600_000_001
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,8 +6,7 @@ import base64
 from itertools import islice
 
 import requests
-from conftest import SCENE_SEED
-from servers import Served
+from servers import SCENE_SEED, Served
 
 from segserve import masks
 from segserve.client import Client

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import requests
-from conftest import SCENE_SEED
-from servers import Served, serving
+from servers import SCENE_SEED, Served, serving
 
 from segserve import imaging
 from segserve.training.scenes import default_size, make_scene

@@ -17,7 +17,7 @@ from segserve.models.grounded_sam import GroundedSam
 from segserve.models.segmentation import Segmentation
 from segserve.models.text_prompt import GroundedSamParameters, TextPrompt
 
-from .pictures import picture
+from .patchwork import picture
 
 LOW = GroundedSamParameters(box_threshold=0.4)
 

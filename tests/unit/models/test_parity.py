@@ -18,7 +18,7 @@ from segserve.models.device import choose_placement
 from segserve.models.text_detector import Detections, TextDetector
 from segserve.models.text_prompt import GroundedSamParameters, TextPrompt
 
-from .pictures import picture
+from .patchwork import picture
 
 CPU = choose_placement("cpu", "float32")
 FULL_STOP = 1012
