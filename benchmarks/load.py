@@ -14,22 +14,22 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Load:
-    """What came of one run. seconds: of the whole run; latencies: of each answered request, in seconds."""
+    """What came of one run.
 
-    clients: int
+    Attributes:
+        seconds: of the window in which answers were counted.
+        latencies: seconds of each answer that came within the window.
+        statuses: of all answers, those outside of the window too.
+    """
+
     seconds: float
     latencies: list[float]
     statuses: dict[int, int]
 
     @property
-    def throughput(self) -> float:
-        """Answered with 200, per second."""
-        return self.statuses.get(200, 0) / self.seconds
-
-    def percentile(self, percent: float) -> float:
-        """Latency in seconds that percent of the answers did not pass (nearest rank)."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    def answered(self) -> int:
+        """All answers, those outside of the window too."""
+        return sum(self.statuses.values())
 
 
 def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -41,33 +41,33 @@ def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def run(url: str, request: bytes, *, clients: int, requests: int) -> Load:
-    """Send requests in all, from as many clients at once, each over its own kept connection."""
-    return asyncio.run(_run(url, request, clients, requests))
+def run(url: str, request: bytes, *, clients: int, seconds: float, ramp: float = 1.0) -> Load:
+    """Ask for ramp + seconds from as many clients at once, each over its own kept connection; count the latter."""
+    return asyncio.run(_run(url, request, clients, seconds, ramp))
 
 
-async def _run(url: str, request: bytes, clients: int, requests: int) -> Load:
+async def _run(url: str, request: bytes, clients: int, seconds: float, ramp: float) -> Load:
     parts = urlsplit(url)
-    left = iter(range(requests))
+    opens = time.perf_counter() + ramp
+    closes = opens + seconds
     latencies: list[float] = []
     statuses: dict[int, int] = {}
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        for _ in left:
-            begun = time.perf_counter()
+        while (begun := time.perf_counter()) < closes:
             writer.write(request)
             status, closing = await _answer(reader)
-            latencies.append(time.perf_counter() - begun)
+            if opens <= time.perf_counter() < closes:
+                latencies.append(time.perf_counter() - begun)
             statuses[status] = statuses.get(status, 0) + 1
             if closing:
                 writer.close()
                 reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.close()
 
-    begun = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return Load(clients, time.perf_counter() - begun, latencies, statuses)
+    return Load(seconds, latencies, statuses)
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,13 @@ from segserve.training.detector import (
 )
 from segserve.training.detector_batches import CATEGORY_COUNT, COLOR_COUNT, DetectorBatch, make_batch
 from segserve.training.detector_loss import DenseHelper, decoder_loss, proposal_loss, token_logits
-from segserve.training.progress import Progress, ProgressCallback
+from segserve.training.progress import ProgressCallback, ProgressReporter
 from segserve.training.schedule import Schedule
 
 LEARNING_RATE = 6e-4
 WEIGHT_DECAY = 1e-4
 OFFSETS_RATE = 0.1
 GRADIENT_LIMIT = 1.0
-SMOOTHING = 0.98
 
 
 @dataclass(frozen=True)
@@ -242,17 +240,14 @@ def train_detector(
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
     )
-    first, began = run.step, time.monotonic()
-    smooth: dict[str, float] = {}
+    reporter = ProgressReporter(
+        progress, steps=steps, first=run.step, batch_size=batch_size, schedule=settings.schedule
+    )
     for batch in loader:
         losses = run.advance(batch, steps)
-        smooth = {name: SMOOTHING * smooth.get(name, loss) + (1 - SMOOTHING) * loss for name, loss in losses.items()}
         if run.step % checkpoint_every == 0 or run.step == steps:
             run.save()
-        if progress is not None:
-            speed = (run.step - first) * batch_size / (time.monotonic() - began)
-            rate = settings.schedule.rate(run.step - 1, steps)
-            progress(Progress(run.step, steps, smooth, speed, rate))
+        reporter.report(run.step, losses)
 
 
 def export_detector(work: Path, out: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from segserve.training.schedule import Schedule
+
+_SMOOTHING = 0.98
 
 
 @dataclass(frozen=True)
@@ -26,3 +31,35 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+
+
+class ProgressReporter:
+    """Turns the losses of each step into Progress, and hands that to a callback, if there is one.
+
+    Args:
+        callback: called after every step.
+        steps: length of the whole run.
+        first: steps that were done before this session.
+        batch_size: pictures a step.
+        schedule: of the run's learning rate.
+    """
+
+    def __init__(
+        self, callback: ProgressCallback | None, *, steps: int, first: int, batch_size: int, schedule: Schedule
+    ) -> None:
+        self._callback = callback
+        self._steps = steps
+        self._first = first
+        self._batch_size = batch_size
+        self._schedule = schedule
+        self._began = time.monotonic()
+        self._smooth: dict[str, float] = {}
+
+    def report(self, step: int, losses: dict[str, float]) -> None:
+        """Note the loss terms of the step that has just been done."""
+        for name, loss in losses.items():
+            self._smooth[name] = _SMOOTHING * self._smooth.get(name, loss) + (1 - _SMOOTHING) * loss
+        if self._callback is not None:
+            speed = (step - self._first) * self._batch_size / (time.monotonic() - self._began)
+            rate = self._schedule.rate(step - 1, self._steps)
+            self._callback(Progress(step, self._steps, dict(self._smooth), speed, rate))

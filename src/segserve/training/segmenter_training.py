@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from transformers import SamModel
 
 from segserve.training.checkpoint import TrainingState, load_state, save_state
-from segserve.training.progress import Progress, ProgressCallback
+from segserve.training.progress import ProgressCallback, ProgressReporter
 from segserve.training.scenes import CATEGORIES
 from segserve.training.schedule import Schedule
 from segserve.training.segmenter import (
@@ -29,7 +28,6 @@ LEARNING_RATE = 2e-3
 MATRIX_DECAY = 0.05
 GRADIENT_LIMIT = 1.0
 AVERAGE_DECAY = 0.998
-SMOOTHING = 0.98
 BOX_TERM, POINT_TERM = "boxes", "points"
 
 
@@ -243,17 +241,14 @@ def train_segmenter(
     """
     settings = replace(settings or SegmenterSettings(), seed=seed, batch_size=batch_size)
     run = SegmenterRun(work, settings, device)
-    first, began = run.step, time.monotonic()
-    smooth: dict[str, float] = {}
+    reporter = ProgressReporter(
+        progress, steps=steps, first=run.step, batch_size=batch_size, schedule=settings.schedule
+    )
     while run.step < steps:
         losses = run.advance(steps)
-        smooth = {name: SMOOTHING * smooth.get(name, loss) + (1 - SMOOTHING) * loss for name, loss in losses.items()}
         if run.step % checkpoint_every == 0 or run.step == steps:
             run.save()
-        if progress is not None:
-            speed = (run.step - first) * batch_size / (time.monotonic() - began)
-            rate = settings.schedule.rate(run.step - 1, steps)
-            progress(Progress(run.step, steps, smooth, speed, rate))
+        reporter.report(run.step, losses)
 
 
 def load_average(work: Path) -> tuple[SamModel, SegmenterSize]:
@@ -286,3 +281,4 @@ def export_segmenter(work: Path, out: Path) -> None:
     segmenter.config.dtype = "float32"
     segmenter.config.save_pretrained(out)
     build_segmenter_processor(size).save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner alone
