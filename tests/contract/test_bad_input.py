@@ -110,6 +110,12 @@ def test_a_threshold_that_is_no_number(gateway: TestClient) -> None:
     check(response, 400, "invalid_request")
 
 
+@pytest.mark.parametrize("route", ["/v1/segment", "/invocations"])
+def test_an_empty_raw_body_is_told_before_its_prompt_is_missed(gateway: TestClient, route: str) -> None:
+    response = gateway.post(route, content=b"", headers={"Content-Type": "image/png"})
+    check(response, 400, "invalid_request", "0 bytes")
+
+
 @pytest.mark.parametrize(
     ("data", "status", "code"),
     [

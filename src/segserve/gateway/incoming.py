@@ -90,16 +90,19 @@ def from_multipart(content_type: str, body: bytes) -> tuple[SegmentRequest, list
     return parse(SegmentRequest, {**request, "images": [_PLACEHOLDER] * len(images)}, "request"), images
 
 
-def from_raw(fields: Iterable[tuple[str, str]], where: str) -> SegmentRequest:
+def from_raw(body: bytes, fields: Iterable[tuple[str, str]], where: str) -> SegmentRequest:
     """The native request for a body that is one image, described by text fields (query parameters, say).
 
     Args:
+        body: the image; only whether there is one is looked at.
         fields: names and values; ``render`` may be given more than once, or with commas.
         where: what the fields are, for messages.
 
     Raises:
-        InvalidRequestError: an unknown field, one given twice, or a value of the wrong form.
+        InvalidRequestError: an empty body, an unknown field, one given twice, or a value of the wrong form.
     """
+    if not body:
+        raise InvalidRequestError("The body is empty (0 bytes): send the bytes of an image file.")
     request: dict[str, Any] = {"images": [_PLACEHOLDER]}
     parameters: dict[str, Any] = {}
     render: list[str] = []

@@ -67,7 +67,7 @@ async def invocations(request: Request) -> Response:
     body = await request.body()
     content_type = request.headers.get("content-type", "")
     if incoming.is_raw_image(content_type):
-        return await respond(request, from_attributes(request.headers.get(_ATTRIBUTES, "")), [body])
+        return await respond(request, from_attributes(body, request.headers.get(_ATTRIBUTES, "")), [body])
     if not incoming.is_json(content_type) and not incoming.looks_like_json(body):
         came = f"came Content-Type {content_type[:80]!r}" if body else "the body is empty (0 bytes)"
         raise InvalidRequestError(_expected(came))
@@ -81,13 +81,14 @@ async def invocations(request: Request) -> Response:
     raise InvalidRequestError(_expected(f"came a JSON object with the keys {keys}"))
 
 
-def from_attributes(text: str) -> SegmentRequest:
-    """The native request that custom attributes (``name=value;…``, values percent-encoded where need be) describe.
+def from_attributes(body: bytes, text: str) -> SegmentRequest:
+    """The native request for an image body that custom attributes describe.
 
-    ``threshold`` stands for the model's own threshold.
+    They have the form ``name=value;…``, values percent-encoded where need be; ``threshold`` stands for the
+    model's own threshold.
 
     Raises:
-        InvalidRequestError: not of that form, or an unknown name.
+        InvalidRequestError: an empty body, attributes of another form, or an unknown name.
     """
     fields: list[tuple[str, str]] = []
     for pair in filter(None, (part.strip() for part in text.split(";"))):
@@ -100,7 +101,7 @@ def from_attributes(text: str) -> SegmentRequest:
     entry = CATALOG.get(dict(fields).get("model", SegmentRequest.model_fields["model"].default))
     threshold = "box_threshold" if entry is None or "box_threshold" in entry.parameters else "score_threshold"
     named = [(threshold if name == "threshold" else name, value) for name, value in fields]
-    return incoming.from_raw(named, "X-Amzn-SageMaker-Custom-Attributes")
+    return incoming.from_raw(body, named, "X-Amzn-SageMaker-Custom-Attributes")
 
 
 async def execution_parameters(request: Request) -> Response:

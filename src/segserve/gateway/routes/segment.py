@@ -45,7 +45,8 @@ async def segment(request: Request) -> Response:
         native, images = incoming.from_multipart(content_type, body)
         return await respond(request, native, images)
     if incoming.is_raw_image(content_type):
-        return await respond(request, incoming.from_raw(request.query_params.multi_items(), "query parameter"), [body])
+        native = incoming.from_raw(body, request.query_params.multi_items(), "query parameter")
+        return await respond(request, native, [body])
     if incoming.is_json(content_type) or not body or incoming.looks_like_json(body):
         return await respond(request, incoming.from_json(body))
     raise InvalidRequestError(
