@@ -38,6 +38,7 @@ from rich.table import Table
 import load
 from segserve import imaging
 from segserve.client import Client
+from segserve.torchserve.java import ALLOCATOR
 from segserve.training.scenes import make_scene
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,6 +113,8 @@ class InProcess:
             context.Process(target=in_process_worker, args=(*arguments, turns, self._results), daemon=True)
             for turns in self._turns
         ]
+        # As in the workers: without this the served side would be compared with a handicapped one.
+        os.environ.update(ALLOCATOR)
         for process in self._processes:
             process.start()
         self._collect()

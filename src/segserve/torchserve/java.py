@@ -15,7 +15,7 @@ from pathlib import Path
 from segserve.errors import NotFoundError
 
 _WITHHELD = ("SEGSERVE_API_KEYS", "SEGSERVE_ADMIN_KEY", "OPENAI_API_KEY")
-_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 """For glibc: keep what a request has freed for the next one. By default a worker gave its tensors back to the system
 and took them anew at each request: 17,000 page faults and 38 ms of system time where the model itself took 290 ms
 (benchmarks/README.md). 32 MiB is the largest value that glibc takes for the second."""
@@ -89,7 +89,7 @@ def server_environment(work: Path, threads: int | None) -> dict[str, str]:
     env.setdefault("HF_HUB_OFFLINE", "1")
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     env.setdefault("TQDM_DISABLE", "1")
-    for name, value in _ALLOCATOR.items():
+    for name, value in ALLOCATOR.items():
         env.setdefault(name, value)
     if threads is not None:
         env.setdefault("OMP_NUM_THREADS", str(threads))
