@@ -18,9 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from segserve.boxes import outer_pixels
 from segserve.imaging import Rgb
 from segserve.masks import Mask, bounding_box
-from segserve.tiling import tile_product
 
-__all__ = ["Drawable", "Drawing", "colors_of", "crops", "cutout", "mask_image", "overlay", "tile_product"]
+__all__ = ["Drawable", "Drawing", "colors_of", "crops", "cutout", "mask_image", "overlay"]
 
 Color = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

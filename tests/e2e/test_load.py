@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
@@ -115,7 +116,9 @@ def test_a_worker_killed_under_load_costs_no_answer(store: Path, tmp_path: Path)
             stop.set()
         assert set(statuses) == {200}
         wait_for(lambda: len(served.workers) == 2)
-        assert "segserve_worker_retries_total" in requests.get(f"{served.url}/metrics", timeout=10).text
+        metrics = requests.get(f"{served.url}/metrics", timeout=10).text
+        retries = re.search(r'^segserve_worker_retries_total\{model="grounded_sam"\} ([\d.]+)$', metrics, re.MULTILINE)
+        assert retries is not None and float(retries[1]) >= 1
 
 
 def wait_for(condition: Any, timeout_s: float = 120) -> None:

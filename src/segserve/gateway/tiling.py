@@ -18,8 +18,9 @@ from segserve.gateway.images import ImageFetcher
 from segserve.gateway.segmenting import Found, Job, Segmenter
 from segserve.gateway.tiling_catalog import Surface, TilingCatalog
 from segserve.imaging import ImageLimits, Rgb, decode
-from segserve.render import mask_image, tile_product
+from segserve.render import mask_image
 from segserve.schema import MAX_IMAGES, ImageSource, Parameters, Prompt, SegmentRequest
+from segserve.tiling import tile_product
 
 _SHIPPED_LIMITS = ImageLimits()
 
