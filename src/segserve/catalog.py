@@ -19,6 +19,7 @@ class ModelEntry:
         required: the kinds of which at least one must be there; empty when no prompt is needed.
         parameters: the request parameters it knows; any other is refused.
         returns: ``instances`` or ``label_map``.
+        engines: what can run it, the default first; empty when there is no choice.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ModelEntry:
     required: tuple[PromptKind, ...]
     parameters: tuple[str, ...]
     returns: Literal["instances", "label_map"]
+    engines: tuple[str, ...] = ()
 
 
 GROUNDED_SAM = ModelEntry(
@@ -38,4 +40,14 @@ GROUNDED_SAM = ModelEntry(
     returns="instances",
 )
 
-CATALOG: dict[str, ModelEntry] = {entry.name: entry for entry in (GROUNDED_SAM,)}
+MASK_RCNN = ModelEntry(
+    name="mask_rcnn",
+    title="Mask R-CNN finds and outlines every object of the classes it was trained on",
+    prompts=(),
+    required=(),
+    parameters=("score_threshold", "nms_iou", "max_instances", "refine"),
+    returns="instances",
+    engines=("torchvision", "detectron2"),
+)
+
+CATALOG: dict[str, ModelEntry] = {entry.name: entry for entry in (GROUNDED_SAM, MASK_RCNN)}
