@@ -49,7 +49,7 @@ class NormedConv2d(nn.Conv2d):
     def __init__(
         self, channels_in: int, channels_out: int, size: int, norm: Norm = "", relu: bool = False, **options: Any
     ) -> None:
-        super().__init__(channels_in, channels_out, size, bias=not norm, **options)
+        super().__init__(channels_in, channels_out, size, **{"bias": not norm, **options})
         self.norm = make_norm(norm, channels_out)
         self.relu = relu
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")

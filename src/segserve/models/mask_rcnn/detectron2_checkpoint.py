@@ -36,7 +36,7 @@ DETECTRON2_CONFIG_FILE = "config.yaml"
 """In a checkpoint folder for the engine detectron2: its configuration."""
 
 _ZIP = b"PK\x03\x04"
-_LEGACY_TORCH = b"\x80\x02\x8a\n\xfcF\xf9j\xa8P\x19."
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first pickle in files of PyTorch before 1.6: a magic number."""
 
 _CAFFE2_NAME = re.compile(
@@ -178,9 +178,11 @@ def _load_torch(file: Path) -> Any:
         with torch.serialization.safe_globals([*admitted, PlainArray, PlainType]):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        named = re.search(r"(?:GLOBAL|global:?|function) <?(?:class '|built-in function )?([\w.]+)", str(error))
-        if named and "weights only" in str(error).lower():
-            raise UnsafePickleError(named[1]) from None
+        named = re.search(r"GLOBAL ([\w.]+)", str(error)) or re.search(
+            r"unrecognized function <?([^>\n]{1,80})", str(error)
+        )
+        if named:
+            raise UnsafePickleError(named[1].rstrip(".")) from None
         if "TorchScript" in str(error):
             raise UnsafePickleError("TorchScript code") from None
         raise

@@ -42,10 +42,10 @@ _SETTINGS = (
 
 _WIDTHS = (
     *_SETTINGS[:3],
-    (r"backbone\.bottom_up\.stem", "MODEL.RESNETS.STEM_OUT_CHANNELS"),
-    (r"backbone\.bottom_up\.res2\.0\.conv1", "MODEL.RESNETS.WIDTH_PER_GROUP or NUM_GROUPS"),
-    (r"backbone\.bottom_up\.res2\.0\.conv2", "MODEL.RESNETS.NUM_GROUPS"),
-    (r"backbone\.bottom_up\.res2\.0\.(conv3|shortcut)", "MODEL.RESNETS.RES2_OUT_CHANNELS"),
+    (r"backbone\.bottom_up\.stem\.conv1\.weight", "MODEL.RESNETS.STEM_OUT_CHANNELS"),
+    (r"backbone\.bottom_up\.res2\.0\.conv1\.weight", "MODEL.RESNETS.WIDTH_PER_GROUP or NUM_GROUPS"),
+    (r"backbone\.bottom_up\.res2\.0\.conv2\.weight", "MODEL.RESNETS.NUM_GROUPS"),
+    (r"backbone\.bottom_up\.res2\.0\.(conv3|shortcut)\.weight", "MODEL.RESNETS.RES2_OUT_CHANNELS"),
     (r"backbone\.bottom_up", "MODEL.RESNETS.DEPTH"),
 )
 """The same for tensors of another shape in the backbone."""

@@ -150,7 +150,8 @@ _CONSTRUCTORS = {
     **{name: _Constructor(make) for name, make in STAND_INS.items()},
     "collections.OrderedDict": _Constructor(PlainMapping),
     "_codecs.encode": _Constructor(encoded),
-    "builtins.bytes": _Constructor(lambda: b""),
+    # How pickles of before protocol 3 hold no bytes.
+    "__builtin__.bytes": _Constructor(lambda: b""),
 }
 
 

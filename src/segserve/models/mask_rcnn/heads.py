@@ -211,7 +211,7 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]  # torchvision has no types
 
 def _of_class(values: Tensor, classes: Tensor, width: int) -> Tensor:
     """The values of each row's own class, (N, width). values: (N, width x classes), or (N, width) for all of them."""
-    grouped = values.view(len(values), -1, width)
+    grouped = values.view(len(values), values.shape[1] // width, width)
     if grouped.shape[1] == 1:
         return grouped[:, 0]
     return grouped[torch.arange(len(values), device=values.device), classes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,13 +16,16 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 _BASIC = (18, 34)
 
+_convolution = partial(NormedConv2d, bias=False)
+"""Without a bias even where there is no norm, as detectron2 has it."""
+
 
 class Stem(nn.Module):
     """7 x 7 convolution and pooling: (N, 3, H, W) to (N, C, H / 4, W / 4)."""
 
     def __init__(self, shape: ResNetShape) -> None:
         super().__init__()
-        self.conv1 = NormedConv2d(3, shape.stem_channels, 7, shape.norm, True, stride=2, padding=3)
+        self.conv1 = _convolution(3, shape.stem_channels, 7, shape.norm, True, stride=2, padding=3)
 
     def forward(self, images: Tensor) -> Tensor:
         """The first features."""
@@ -36,19 +41,19 @@ class Block(nn.Module):
         self.bottleneck = shape.depth not in _BASIC
         dilation = shape.res5_dilation if channels_out == 8 * shape.res2_channels else 1
         if channels_in != channels_out:
-            self.shortcut: nn.Module | None = NormedConv2d(channels_in, channels_out, 1, norm, stride=stride)
+            self.shortcut: nn.Module | None = _convolution(channels_in, channels_out, 1, norm, stride=stride)
         else:
             self.shortcut = None
         if not self.bottleneck:
-            self.conv1 = NormedConv2d(channels_in, channels_out, 3, norm, True, stride=stride, padding=1)
-            self.conv2 = NormedConv2d(channels_out, channels_out, 3, norm, padding=1)
+            self.conv1 = _convolution(channels_in, channels_out, 3, norm, True, stride=stride, padding=1)
+            self.conv2 = _convolution(channels_out, channels_out, 3, norm, padding=1)
             return
         first, second = (stride, 1) if shape.stride_in_1x1 else (1, stride)
-        self.conv1 = NormedConv2d(channels_in, width, 1, norm, True, stride=first)
-        self.conv2 = NormedConv2d(
+        self.conv1 = _convolution(channels_in, width, 1, norm, True, stride=first)
+        self.conv2 = _convolution(
             width, width, 3, norm, True, stride=second, padding=dilation, dilation=dilation, groups=shape.groups
         )
-        self.conv3 = NormedConv2d(width, channels_out, 1, norm)
+        self.conv3 = _convolution(width, channels_out, 1, norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, channels_in, H, W) to (N, channels_out, H / stride, W / stride)."""
