@@ -33,6 +33,8 @@ CONFINED: dict[str, set[str]] = {
     "transformers": {"models", "training", "export"},
     "fastapi": {"gateway"},
     "httpx2": {"gateway"},
+    "matplotlib": {"training", "export"},
+    "detectron2": {"models"},
 }
 CORE_MAY_IMPORT = {"numpy", "PIL", "cv2", "pydantic", "pycocotools"}
 CLIENT_MAY_IMPORT = CORE_MAY_IMPORT | {"requests"}

@@ -19,12 +19,23 @@ def areas(boxes: Floats) -> Floats:
 
 def iou_matrix(first: Floats, second: Floats) -> Floats:
     """Intersection over union of every pair. first: (N, 4), second: (M, 4). Returns (N, M) in [0, 1]."""
+    overlap = overlap_matrix(first, second)
+    union = areas(first)[:, None] + areas(second)[None, :] - overlap
+    return np.asarray(overlap / np.maximum(union, np.finfo(np.float64).tiny))
+
+
+def overlap_matrix(first: Floats, second: Floats) -> Floats:
+    """Common area of every pair in square pixels. first: (N, 4), second: (M, 4). Returns (N, M)."""
     top_left = np.maximum(first[:, None, :2], second[None, :, :2])
     bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
     sides = np.clip(bottom_right - top_left, 0, None)
-    overlap = sides[..., 0] * sides[..., 1]
-    union = areas(first)[:, None] + areas(second)[None, :] - overlap
-    return np.asarray(overlap / np.maximum(union, np.finfo(np.float64).tiny))
+    return np.asarray(sides[..., 0] * sides[..., 1])
+
+
+def touching(boxes: Floats, margin: float = 0.0) -> NDArray[np.bool_]:
+    """Which boxes (N, 4) overlap, or are no more than margin pixels apart. Returns (N, N)."""
+    gaps = np.maximum(boxes[:, None, :2] - boxes[None, :, 2:], boxes[None, :, :2] - boxes[:, None, 2:])
+    return np.asarray((gaps <= margin).all(axis=-1))
 
 
 def non_maximum_suppression(boxes: Floats, scores: Floats, iou_threshold: float) -> NDArray[np.intp]:

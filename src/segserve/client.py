@@ -7,6 +7,7 @@ with Client("http://127.0.0.1:8080") as client:
     for instance in result.instances:
         print(instance.label, instance.score, instance.box, instance.mask.sum())
     result.save_overlay("overlay.png")
+    balloons = client.segment("photo.jpg", model="balloons", score_threshold=0.5)  # a model of fixed classes
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Client:
         image: ImageInput,
         text: str | None = None,
         *,
-        model: str = "grounded_sam",
+        model: str | None = None,
         points: Sequence[Sequence[float]] | None = None,
         boxes: Sequence[Sequence[float]] | None = None,
         render: Sequence[str] = (),
@@ -149,11 +150,13 @@ class Client:
         """Find and outline objects in one image.
 
         Args:
-            text: phrases separated by full stops, e.g. ``"sofa. red chair."``.
+            text: phrases separated by full stops, e.g. ``"sofa. red chair."``, for a model that takes text.
+            model: the name under which it is served, see models(); None leaves the choice to the server.
             points: ``[x, y, 1 foreground | 0 background]`` in pixels.
             boxes: ``[x0, y0, x1, y1]`` in pixels.
             render: pictures to be drawn by the server: overlay, cutout, mask, crops.
-            parameters: the model's own, e.g. ``box_threshold=0.4``; None means the server's default.
+            parameters: the model's own, e.g. ``box_threshold=0.4`` or, of mask_rcnn, ``score_threshold=0.5``; None means the server's
+                default.
         """
         outcome = self.segment_many(
             [image], text, model=model, points=points, boxes=boxes, render=render, **parameters
@@ -167,7 +170,7 @@ class Client:
         images: Sequence[ImageInput],
         text: str | Sequence[str] | None = None,
         *,
-        model: str = "grounded_sam",
+        model: str | None = None,
         points: Sequence[Sequence[float]] | None = None,
         boxes: Sequence[Sequence[float]] | None = None,
         render: Sequence[str] = (),
@@ -187,7 +190,7 @@ class Client:
             for one in ([text] * len(images) if isinstance(text, str | None) else text)
         ]
         body: dict[str, Any] = {
-            "model": model,
+            **({} if model is None else {"model": model}),
             "parameters": {key: value for key, value in parameters.items() if value is not None},
             "render": list(render),
         }
@@ -229,7 +232,7 @@ class Client:
         ]
 
     def models(self) -> list[dict[str, Any]]:
-        """What the server serves: name, version, whether it is ready, workers and more of each model."""
+        """What the server serves: name, kind, classes, version, whether it is ready, workers and more of each model."""
         answer = self._ask("GET", "/v1/models")
         listed = answer["models"] if isinstance(answer, dict) else answer
         return list(listed)

@@ -58,21 +58,39 @@ class TorchServeAddress:
 
 
 @dataclass(frozen=True)
+class ArchivedModel:
+    """What a served model's archive says of it; None where it does not say.
+
+    Attributes:
+        kind: the catalog's name of the model.
+        engine: what runs it, where there is a choice.
+        classes: its labels, where they are fixed.
+    """
+
+    kind: str | None = None
+    engine: str | None = None
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything the gateway is told. Secrets never show in its repr.
 
     Attributes:
         host, port: where the gateway listens.
         models: the models that must be ready before the service says it is; empty: all that TorchServe has.
+        archives: what is known of the served models, by the name under which they are served.
         api_keys: keys of callers; empty: no key is asked for.
         admin_key: key for scaling through the gateway; None: scaling is off.
         tiling_catalog: YAML of seed 000's categories; None: the demo catalog of the package.
+        detection_dir: seed 001's working directory with its pictures and what was found; None: no files.
         log_format: ``json`` (one object a line) or ``text``.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     models: tuple[str, ...] = ()
+    archives: Mapping[str, ArchivedModel] = field(default_factory=dict)
     image_limits: ImageLimits = field(default_factory=ImageLimits)
     limits: RequestLimits = field(default_factory=RequestLimits)
     fetch: FetchPolicy = field(default_factory=FetchPolicy)
@@ -80,6 +98,7 @@ class Settings:
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
     admin_key: str | None = field(default=None, repr=False)
     tiling_catalog: Path | None = None
+    detection_dir: Path | None = None
     log_format: str = "text"
 
 
@@ -89,6 +108,7 @@ ENVIRONMENT: dict[str, str] = {
     "SEGSERVE_FETCH_ALLOW": "comma-separated hosts or networks that image URLs may name although they are not public",
     "SEGSERVE_S3_BUCKETS": "comma-separated buckets that s3:// images may come from",
     "SEGSERVE_TILING_CATALOG": "path of the YAML catalog for product tiling",
+    "SEGSERVE_DETECTION_DIR": "folder of the detect-area routes' pictures and results; made if it is not there",
     "SEGSERVE_LOG_FORMAT": "text or json",
     "SEGSERVE_MAX_BODY_BYTES": "largest request body in bytes",
     "SEGSERVE_MAX_IMAGE_BYTES": "largest encoded image in bytes",
@@ -107,6 +127,7 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> Setti
     env = os.environ if environ is None else environ
     defaults = Settings()
     catalog = env.get("SEGSERVE_TILING_CATALOG")
+    detection_dir = env.get("SEGSERVE_DETECTION_DIR")
     log_format = env.get("SEGSERVE_LOG_FORMAT", defaults.log_format)
     if log_format not in ("text", "json"):
         raise InvalidRequestError(f"SEGSERVE_LOG_FORMAT: expected text or json, came {log_format!r}.")
@@ -126,6 +147,7 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> Setti
         api_keys=frozenset(_list(env, "SEGSERVE_API_KEYS")),
         admin_key=env.get("SEGSERVE_ADMIN_KEY") or None,
         tiling_catalog=Path(catalog) if catalog else None,
+        detection_dir=Path(detection_dir) if detection_dir else None,
         log_format=log_format,
     )
 

@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,22 @@ from segserve.errors import InvalidRequestError, NotAnImageError, TooLargeError,
 
 Rgb = NDArray[np.uint8]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+FORMATS: tuple[Format, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is read. Formats that run an interpreter (EPS) or fetch (none of Pillow's) stay out."""
 
+SUFFIXES: dict[str, Format] = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP",
+    ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+"""File name endings, in lower case, and the formats that they name."""
+
+_ENCODING: dict[Format, dict[str, Any]] = {
+    "PNG": {"compress_level": 1},
+    "JPEG": {"quality": 90},
+    "WEBP": {"quality": 90},
+}
+_LONGEST_SIDE: dict[Format, int] = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -81,17 +94,23 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> Rgb:
         return np.array(_to_rgb(upright))
 
 
-def encode(image: NDArray[np.uint8], format: Literal["PNG", "JPEG"] = "PNG") -> bytes:
+def encode(image: NDArray[np.uint8], format: Format = "PNG") -> bytes:
     """Encoded bytes of an H x W x 3 (RGB), H x W x 4 (RGBA) or H x W (gray) uint8 picture.
 
-    PNG is written at a fast compression level; JPEG at quality 90 (no alpha).
+    PNG is written at a fast compression level; JPEG (no alpha) and WebP at quality 90; GIF in 256 colors.
+
+    Raises:
+        TooLargeError: a side is longer than the format can hold.
     """
+    height, width = image.shape[:2]
+    longest = _LONGEST_SIDE.get(format)
+    if longest is not None and max(height, width) > longest:
+        raise TooLargeError(
+            f"A picture of {width} x {height} pixels does not fit into {format}: at most {longest:,} a side.",
+            code="image_too_large",
+        )
     buffer = io.BytesIO()
-    picture = Image.fromarray(image)
-    if format == "PNG":
-        picture.save(buffer, "PNG", compress_level=1)
-    else:
-        picture.save(buffer, "JPEG", quality=90)
+    Image.fromarray(image).save(buffer, format, **_ENCODING.get(format, {}))
     return buffer.getvalue()
 
 

@@ -81,9 +81,9 @@ class WorkerPrompt(Prompt):
 
 
 class SegmentRequest(Strict):
-    """The native request; every other route is translated into it."""
+    """The native request; every other route is translated into it. model: None leaves the choice to the server."""
 
-    model: str = "grounded_sam"
+    model: str | None = None
     images: Annotated[list[ImageSource], Field(min_length=1, max_length=MAX_IMAGES)]
     prompt: Prompt | list[Prompt] = Prompt()
     parameters: Parameters = Parameters()

@@ -69,6 +69,7 @@ class FakeTorchServe:
         token: expected as the bearer; None: not checked.
         scaled: the numbers of each scaling request.
         seen: image bytes and prompts that arrived, in order.
+        asked: the models that they were for.
         managed: how many management requests came.
         finished: how many predictions were answered.
         most_at_once: the largest number of predictions that were in flight together.
@@ -83,6 +84,7 @@ class FakeTorchServe:
     management_delay_s: float = 0.0
     scaled: list[tuple[str, int, int]] = field(default_factory=list)
     seen: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     managed: int = 0
     finished: int = 0
     most_at_once: int = 0
@@ -124,6 +126,7 @@ class FakeTorchServe:
         parts = {part.name: part.data for part in decode(headers["content-type"], body)}
         prompt = json.loads(parts["prompt"])
         self.seen.append((parts["image"], prompt))
+        self.asked.append(model)
         if self.script:
             scripted = self.script.pop(0)
             if isinstance(scripted, Exception):

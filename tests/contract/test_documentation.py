@@ -9,10 +9,15 @@ from starlette.testclient import TestClient
 
 ROUTES = {
     ("/v1/segment", "post"),
+    ("/predict", "post"),
     ("/v1/models", "get"),
     ("/v1/models/{name}", "get"),
     ("/v1/models/{name}", "put"),
     ("/invocations", "post"),
+    ("/api", "get"),
+    ("/api/detect-area-base64", "post"),
+    ("/api/detect-area-all", "post"),
+    ("/api/detect-area-by-name", "post"),
     ("/execution-parameters", "get"),
     ("/ping", "get"),
     ("/livez", "get"),

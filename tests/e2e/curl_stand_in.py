@@ -1,4 +1,4 @@
-"""The options of curl that examples/curl.sh uses, for machines that have no curl.
+"""The options of curl that examples/curl.sh and docs/api.md use, for machines that have no curl.
 
 python tests/e2e/curl_stand_in.py -sS --fail-with-body URL -F 'image=@room.png' -o answer.json
 """
@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("-H", action="append", default=[])
     parser.add_argument("--data-binary")
     parser.add_argument("-o", type=Path)
+    parser.add_argument("-D", choices=["-"])
     parser.add_argument("url")
     args = parser.parse_args()
 
@@ -29,6 +30,8 @@ def main() -> int:
     body = content(args.data_binary) if args.data_binary else None
     method = "POST" if form or body else "GET"
     answer = requests.request(method, args.url, headers=headers, data=body, files=files or None, timeout=60)
+    if args.D:
+        print("\r\n".join(f"{name}: {value}" for name, value in answer.headers.items()))
     if args.o:
         args.o.write_bytes(answer.content)
     else:

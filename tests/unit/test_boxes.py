@@ -37,6 +37,23 @@ def test_iou_matrix_agrees_with_counting_pixels() -> None:
             assert matrix[i, j] == pytest.approx((pixels[i] & pixels[j]).sum() / union if union else 0)
 
 
+@pytest.mark.parametrize(
+    ("other", "common", "margin", "touch"),
+    [
+        ([1, 1, 3, 3], 1.0, 0, True),
+        ([2, 0, 4, 2], 0.0, 0, True),
+        ([2.5, 0, 4, 2], 0.0, 0, False),
+        ([2.5, 2.5, 4, 4], 0.0, 0.5, True),
+        ([2.5, 3, 4, 4], 0.0, 0.5, False),
+    ],
+)
+def test_common_area_and_touch(other: list[float], common: float, margin: float, touch: bool) -> None:
+    both = np.array([[0, 0, 2, 2], other], float)
+    assert boxes.overlap_matrix(both, both)[0, 1] == common
+    matrix = boxes.touching(both, margin)
+    assert matrix.tolist() == [[True, touch], [touch, True]]
+
+
 OVERLAPPING = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 9]], float)
 
 

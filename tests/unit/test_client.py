@@ -61,7 +61,6 @@ def test_local_images_go_out_as_files(server: StandIn, tmp_path: Path, kind: str
     (first, request), (second, data) = seen.parts()
     assert (first, second) == ("request", "image")
     assert json.loads(request) == {
-        "model": "grounded_sam",
         "prompt": {"text": "sofa."},
         "parameters": {"box_threshold": 0.4},
         "render": [],

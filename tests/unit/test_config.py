@@ -30,6 +30,7 @@ def test_every_variable_has_its_effect() -> None:
         "SEGSERVE_FETCH_ALLOW": "127.0.0.1, 10.0.0.0/8",
         "SEGSERVE_S3_BUCKETS": "pictures",
         "SEGSERVE_TILING_CATALOG": "catalog.yaml",
+        "SEGSERVE_DETECTION_DIR": "detections",
         "SEGSERVE_LOG_FORMAT": "json",
         "SEGSERVE_MAX_BODY_BYTES": "1000",
         "SEGSERVE_MAX_IMAGE_BYTES": "900",

@@ -173,3 +173,18 @@ def test_jpeg_encoding_is_close() -> None:
     data = imaging.encode(np.asarray(half_red_half_blue()), "JPEG")
     assert imaging.read_info(data).format == "JPEG"
     assert np.abs(imaging.decode(data).astype(int) - np.asarray(half_red_half_blue())).mean() < 8
+
+
+@pytest.mark.parametrize(("ending", "form"), imaging.SUFFIXES.items())
+def test_every_format_is_written_and_read_again(ending: str, form: imaging.Format) -> None:
+    picture = np.full((9, 14, 3), (40, 90, 200), dtype=np.uint8)
+    data = imaging.encode(picture, form)
+    assert imaging.read_info(data) == imaging.ImageInfo(form, 14, 9)
+    assert np.abs(imaging.decode(data).astype(int) - picture).max() <= 4
+
+
+@pytest.mark.parametrize(("form", "longest"), [("JPEG", 65_500), ("WEBP", 16_383), ("GIF", 65_535)])
+def test_a_picture_too_long_for_a_format(form: imaging.Format, longest: int) -> None:
+    assert imaging.read_info(imaging.encode(np.zeros((1, longest, 3), dtype=np.uint8), form)).width == longest
+    with pytest.raises(TooLargeError, match=f"{form}: at most {longest:,}"):
+        imaging.encode(np.zeros((longest + 1, 1, 3), dtype=np.uint8), form)

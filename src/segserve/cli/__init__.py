@@ -9,7 +9,21 @@ from collections.abc import Sequence
 
 from segserve.errors import SegserveError
 
-COMMANDS = ("serve", "archive", "predict", "models", "scale", "scenes", "train", "evaluate", "demo", "download")
+COMMANDS = (
+    "serve",
+    "archive",
+    "predict",
+    "encode-image",
+    "models",
+    "scale",
+    "scenes",
+    "convert",
+    "train",
+    "evaluate",
+    "compare",
+    "demo",
+    "download",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS:
-        importlib.import_module(f"segserve.cli.{name}").add_parser(subparsers)
+        importlib.import_module(f"segserve.cli.{name.replace('-', '_')}").add_parser(subparsers)
     return parser
 
 

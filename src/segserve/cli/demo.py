@@ -8,13 +8,14 @@ The README's picture is its overview: cp demo_output/overview.jpg docs/images/de
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from segserve.client import Client
     from segserve.imaging import Rgb
@@ -25,6 +26,8 @@ SEEDS = (13, 32, 41)
 SIZE = (480, 640)
 LEAST_IOU = 0.7
 _READY_S = 240.0
+_FOUND_IOU = 0.5
+_LEAST_SCORE = 0.5
 _GO_ON = "Go on: make serve, and then: segserve predict PHOTO --text 'sofa. floor.' --out DIR"
 
 
@@ -37,14 +40,25 @@ class Finding:
     iou: float
 
 
+@dataclass(frozen=True)
+class Room:
+    """What was made of a scene. by_text: grounded_sam's answer; by_class: mask_rcnn's, None where it is not served."""
+
+    scene: Scene
+    by_text: Result
+    by_class: Result | None
+    floor: Rgb
+
+
 def add_parser(subparsers: Any) -> None:
     """Add ``demo`` to the command line's subcommands."""
     parser = subparsers.add_parser(
         "demo",
-        help="show it: segment three rooms by text, lay a new floor",
+        help="show it: segment three rooms by text and by class, lay a new floor",
         description="Pack the demo weights, serve them with TorchServe and the gateway, segment three generated rooms "
-        "by text, lay new floors through /invocations, write the pictures, compare with the truth, and stop again. "
-        "Fails when the masks of a room agree with the truth by a mean IoU under 0.7.",
+        "by text (grounded_sam) and by class (mask_rcnn), lay new floors through /invocations, write the pictures, "
+        "compare with the truth, and stop again. Fails when the masks of a room agree with the truth by a mean IoU "
+        "under 0.7.",
         epilog="example: segserve demo --out demo_output",
     )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR", help="default: demo_output")
@@ -57,64 +71,110 @@ def add_parser(subparsers: Any) -> None:
         help=f"the rooms; those of training are 1000000 to 499999999 (default {' '.join(map(str, SEEDS))})",
     )
     parser.add_argument("--weights", type=Path, metavar="DIR", help="default: weights/demo/grounded_sam")
+    parser.add_argument(
+        "--instance-weights",
+        type=Path,
+        metavar="DIR",
+        help="default: weights/demo/mask_rcnn; without that folder, the rooms are segmented by text only",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. Returns 0 when every room's mean IoU is 0.7 or more, else 1."""
+    """Run the demo. Returns 0 when every room's mean IoU is 0.7 or more with each model, else 1."""
     from rich.console import Console
 
-    from segserve.cli.demo_server import running_service, served_folder, terminated_like_interrupted
+    from segserve.cli.demo_server import terminated_like_interrupted
     from segserve.imaging import encode
-    from segserve.torchserve.archive import build_archive, source_folder
     from segserve.training.scenes import make_scene
 
     console = Console(highlight=False)
     out: Path = args.out
-    weights: Path = args.weights or source_folder("weights") / "demo" / "grounded_sam"
     scenes = [make_scene(seed, SIZE) for seed in args.seeds]
     out.mkdir(parents=True, exist_ok=True)
     for scene in scenes:
         (out / _file(scene, "scene")).write_bytes(encode(scene.image))
     with terminated_like_interrupted():
-        with console.status("packing the demo weights"):
-            archive = build_archive("grounded_sam", weights, out / "model_store")
-        console.print(f"packed   {archive} ({archive.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True)
-        with (
-            console.status("starting TorchServe and the gateway, loading the model") as status,
-            running_service(archive.parent, out / "logs", _READY_S) as client,
-            served_folder(out) as address,
-        ):
-            console.print(f"serving  {client.url}")
-            status.update("segmenting the rooms by text")
-            results = [client.segment(scene.image, text=_prompt(scene)) for scene in scenes]
-            status.update("laying new floors")
-            floors = _lay_floors(client, [f"{address}/{_file(scene, 'scene')}" for scene in scenes])
-            status.update("stopping")
-        console.print("stopped  gateway, TorchServe and its workers")
-    findings = [compare(scene, result) for scene, result in zip(scenes, results, strict=True)]
-    _print_table(scenes, findings, console)
-    _write_pictures(scenes, results, floors, out)
-    console.print(f"Pictures in {out}/: overview.jpg, and scene, overlay and tiled of each room.", soft_wrap=True)
+        models = _pack(_weights(args), out / "model_store", console)
+        rooms = _serve_and_ask(scenes, models, out, console)
+    by_text = [compare(scene, room.by_text) for scene, room in zip(scenes, rooms, strict=True)]
+    by_class = [compare(room.scene, room.by_class, by_category=True) for room in rooms if room.by_class is not None]
+    _print_table(scenes, by_text, console)
+    if by_class:
+        console.print(class_table(rooms, by_class))
+    _write_pictures(rooms, out)
+    kinds = "scene, overlay, instances and tiled" if by_class else "scene, overlay and tiled"
+    console.print(f"Pictures in {out}/: overview.jpg, and {kinds} of each room.", soft_wrap=True)
+    findings = {"grounded_sam": by_text} | ({"mask_rcnn": by_class} if by_class else {})
     return _verdict(scenes, findings, console)
 
 
-def compare(scene: Scene, result: Result) -> list[Finding]:
-    """Each object of the scene beside the instance that answers it: of its phrase, and overlapping most.
+def _weights(args: argparse.Namespace) -> dict[str, Path]:
+    """Checkpoint folder by model."""
+    from segserve.torchserve.archive import source_folder
+
+    demo = source_folder("weights") / "demo"
+    folders = {"grounded_sam": args.weights or demo / "grounded_sam"}
+    if args.instance_weights or (demo / "mask_rcnn" / "model.safetensors").exists():
+        folders["mask_rcnn"] = args.instance_weights or demo / "mask_rcnn"
+    return folders
+
+
+def _pack(folders: Mapping[str, Path], store: Path, console: Console) -> list[str]:
+    """Archives of the checkpoints; returns the models' names."""
+    from segserve.torchserve.archive import build_archive
+
+    for model, folder in folders.items():
+        with console.status("packing the demo weights"):
+            archive = build_archive(model, folder, store)
+        console.print(f"packed   {archive} ({archive.stat().st_size / 2**20:.1f} MiB)", soft_wrap=True)
+    return list(folders)
+
+
+def _serve_and_ask(scenes: Sequence[Scene], models: Sequence[str], out: Path, console: Console) -> list[Room]:
+    from segserve.cli.demo_server import running_service, served_folder
+
+    by_class: list[Result | None] = [None] * len(scenes)
+    with (
+        console.status("starting TorchServe and the gateway, loading the models") as status,
+        running_service(out / "model_store", models, out / "logs", _READY_S) as client,
+        served_folder(out) as address,
+    ):
+        console.print(f"serving  {client.url}")
+        status.update("segmenting the rooms by text")
+        by_text = [client.segment(scene.image, text=_prompt(scene), model="grounded_sam") for scene in scenes]
+        if "mask_rcnn" in models:
+            status.update("segmenting the rooms by class")
+            by_class = [
+                client.segment(scene.image, model="mask_rcnn", score_threshold=_LEAST_SCORE) for scene in scenes
+            ]
+        status.update("laying new floors")
+        floors = _lay_floors(client, [f"{address}/{_file(scene, 'scene')}" for scene in scenes])
+        status.update("stopping")
+    console.print("stopped  gateway, TorchServe and its workers")
+    return [Room(*each) for each in zip(scenes, by_text, by_class, floors, strict=True)]
+
+
+def compare(scene: Scene, result: Result, *, by_category: bool = False) -> list[Finding]:
+    """Each object of the scene beside the instance that answers it: of its name, and overlapping most.
 
     Better scored instances choose first; each answers one object. Objects to be ignored are left out.
+
+    Args:
+        by_category: objects are named "sofa" rather than "red sofa".
     """
     from segserve.masks import iou
 
     asked = [thing for thing in scene.objects if not thing.ignore]
+    names = {thing.id: thing.category if by_category else thing.phrase for thing in asked}
     answered: dict[int, Finding] = {}
     for found in sorted(result.instances, key=lambda instance: -instance.score):
-        free = [thing for thing in asked if thing.id not in answered and thing.phrase == found.label]
+        free = [thing for thing in asked if thing.id not in answered and names[thing.id] == found.label]
         overlaps = [(iou(scene.mask(thing), found.mask), thing.id) for thing in free]
         best, identity = max(overlaps, default=(0.0, 0))
         if best > 0:
             answered[identity] = Finding(found.label, found.score, best)
-    return [answered.get(thing.id, Finding(thing.phrase, None, 0.0)) for thing in asked]
+    return [answered.get(thing.id, Finding(names[thing.id], None, 0.0)) for thing in asked]
 
 
 def mean_iou(findings: Sequence[Finding]) -> float:
@@ -157,23 +217,29 @@ def _lay_floors(client: Client, addresses: Sequence[str]) -> list[Rgb]:
     return floors
 
 
-def _write_pictures(scenes: Sequence[Scene], results: Sequence[Result], floors: Sequence[Rgb], out: Path) -> None:
+def _write_pictures(rooms: Sequence[Room], out: Path) -> None:
     from segserve.imaging import encode
     from segserve.render import overlay
 
+    # One color for a label all over the sheet.
+    results = [result for room in rooms for result in (room.by_text, room.by_class) if result is not None]
+    labels = {instance.label for result in results for instance in result.instances}
     rows = []
-    for scene, result, floor in zip(scenes, results, floors, strict=True):
-        drawn = overlay(scene.image, result.instances)
-        (out / _file(scene, "overlay")).write_bytes(encode(drawn))
-        (out / _file(scene, "tiled")).write_bytes(encode(floor))
-        rows.append((scene.image, drawn, floor))
-    (out / "overview.jpg").write_bytes(encode(overview(rows), "JPEG"))
+    for room in rooms:
+        drawn = {"overlay": overlay(room.scene.image, room.by_text.instances, labels=labels)}
+        if room.by_class is not None:
+            drawn["instances"] = overlay(room.scene.image, room.by_class.instances, boxes=True, labels=labels)
+        drawn["tiled"] = room.floor
+        for kind, picture in drawn.items():
+            (out / _file(room.scene, kind)).write_bytes(encode(picture))
+        rows.append((room.scene.image, *drawn.values()))
+    (out / "overview.jpg").write_bytes(encode(overview(rows, 1440 // len(rows[0])), "JPEG"))
 
 
 def _print_table(scenes: Sequence[Scene], findings: Sequence[Sequence[Finding]], console: Console) -> None:
     from rich.table import Table
 
-    table = Table("room", "phrase", "score", "IoU with the truth")
+    table = Table("room", "phrase", "score", "IoU with the truth", title="by text: grounded_sam", title_justify="left")
     for column in table.columns[2:]:
         column.justify = "right"
     for scene, found in zip(scenes, findings, strict=True):
@@ -187,16 +253,38 @@ def _print_table(scenes: Sequence[Scene], findings: Sequence[Sequence[Finding]],
     console.print(table)
 
 
-def _verdict(scenes: Sequence[Scene], findings: Sequence[Sequence[Finding]], console: Console) -> int:
+def class_table(rooms: Sequence[Room], findings: Sequence[Sequence[Finding]]) -> Table:
+    """For each class: how many there are in the rooms, how many mask_rcnn found and how well, and what else it said.
+
+    Found is an object whose mask is overlapped by IoU 0.5 or more; extra is an instance that is of no such object.
+    """
+    from rich.table import Table
+
+    table = Table("class", "objects", "found", "extra", "mean IoU", title="by class: mask_rcnn", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    everything = [finding for found in findings for finding in found]
+    labels = [instance.label for room in rooms if room.by_class for instance in room.by_class.instances]
+    for name in (*dict.fromkeys(sorted((*labels, *(finding.phrase for finding in everything)))), None):
+        of_class = [finding for finding in everything if name in (None, finding.phrase)]
+        good = sum(finding.iou >= _FOUND_IOU for finding in of_class)
+        said = len(labels) if name is None else labels.count(name)
+        mean = f"{mean_iou(of_class):.3f}" if of_class else "-"
+        style = "bold" if name is None else None
+        table.add_row(name or "all", str(len(of_class)), str(good), str(said - good), mean, style=style)
+    return table
+
+
+def _verdict(scenes: Sequence[Scene], findings: Mapping[str, Sequence[Sequence[Finding]]], console: Console) -> int:
+    """findings: by model, of each scene."""
     poor = [
-        f"room {scene.seed}: mean IoU {mean_iou(found):.3f} is under {LEAST_IOU}"
-        for scene, found in zip(scenes, findings, strict=True)
+        f"{model}, room {scene.seed}: mean IoU {mean_iou(found):.3f} is under {LEAST_IOU}"
+        for model, of_rooms in findings.items()
+        for scene, found in zip(scenes, of_rooms, strict=True)
         if mean_iou(found) < LEAST_IOU
     ]
     for line in poor:
         console.print(line, style="bold red")
     if not poor:
-        console.print(
-            "Go on: make serve, and then: segserve predict PHOTO --text 'sofa. floor.' --out DIR", soft_wrap=True
-        )
+        console.print(_GO_ON, soft_wrap=True)
     return 1 if poor else 0

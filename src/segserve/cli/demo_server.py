@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
@@ -25,8 +25,8 @@ _SHOWN_LOG_LINES = 12
 
 
 @contextlib.contextmanager
-def running_service(model_store: Path, logs: Path, timeout_s: float) -> Iterator[Client]:
-    """``segserve serve`` as a child process on free ports, ready; stopped and waited for at the end.
+def running_service(model_store: Path, models: Sequence[str], logs: Path, timeout_s: float) -> Iterator[Client]:
+    """``segserve serve`` of these models as a child process on free ports, ready; stopped and waited for at the end.
 
     It leads a session of its own: a Ctrl-C reaches this process only, which then stops it in order. Pictures may be
     fetched from this machine, which a service refuses otherwise.
@@ -37,7 +37,7 @@ def running_service(model_store: Path, logs: Path, timeout_s: float) -> Iterator
     logs.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "segserve.cli", "serve", "--port", str(port)]
-    command += ["--model-store", str(model_store), "--log-dir", str(logs), "--models", "grounded_sam"]
+    command += ["--model-store", str(model_store), "--log-dir", str(logs), "--models", ",".join(models)]
     for inner in ("inference", "management", "metrics"):
         command += [f"--torchserve-{inner}-port", "0"]
     # Keys, limits and a catalog of the user's own belong to the user's service.

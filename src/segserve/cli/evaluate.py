@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segserve.client import Client
+    from segserve.imaging import Rgb
+    from segserve.models.segmentation import Segmentation
     from segserve.training.evaluation import Segmenter
 
 EXAMPLE = """example:
   segserve scenes --seed 424242 --count 50 --out build/scenes
   segserve evaluate grounded_sam --scenes build/scenes                    # through a running server
-  segserve evaluate grounded_sam --scenes build/scenes --local weights/demo/grounded_sam"""
+  segserve evaluate grounded_sam --scenes build/scenes --local weights/demo/grounded_sam
+  segserve evaluate mask_rcnn --scenes build/scenes --name rooms          # served under a name of its own"""
+
+_GROUNDED_SAM_FIGURES = ("instances", "recall", "precision", "mean_mask_iou", "absent_asked", "absent_silent")
+_MASK_RCNN_FIGURES = ("instances", "mask_ap", "mask_ap50", "mask_ap75", "box_ap", "box_ap50")
+
+Metrics = dict[str, Any]
+Row = tuple[str, dict[str, Any]]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,14 +32,16 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="measure a model's accuracy on generated scenes",
-        description="Ask a model about every scene of a folder and score its answers against the truth.",
+        description="Ask a model about every scene of a folder and score its answers against the truth: recall, "
+        "precision and mask IoU of grounded_sam, COCO's AP of mask_rcnn.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", choices=["grounded_sam"], help="which model")
+    parser.add_argument("model", choices=["grounded_sam", "mask_rcnn"], help="which model")
     parser.add_argument("--scenes", type=Path, required=True, metavar="DIR", help="folder made by segserve scenes")
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server to ask (default: %(default)s)")
     parser.add_argument("--api-key", help="its API key, if it wants one")
+    parser.add_argument("--name", help="the name under which it serves the model (default: the model's own)")
     parser.add_argument("--local", type=Path, metavar="DIR", help="ask this checkpoint folder in process, no server")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the metrics as JSON")
     parser.set_defaults(run=run)
@@ -41,15 +55,15 @@ def run(options: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from segserve.cli.train import TRAINING_FILE
-    from segserve.training.evaluation import evaluate, summary
-    from segserve.training.scenes.files import read_origin, read_scenes
+    from segserve.training.scenes.files import read_origin
 
     origin = read_origin(options.scenes)
-    segment, asked = _local(options.local) if options.local else _served(options.url, options.api_key)
+    evaluate = _evaluate_mask_rcnn if options.model == "mask_rcnn" else _evaluate_grounded_sam
     with Progress(console=Console(stderr=True)) as bars:
         task = bars.add_task("scenes", total=origin.count)
-        metrics = evaluate(read_scenes(options.scenes), segment, lambda: bars.advance(task))
-    Console().print(_table(summary(metrics), f"{options.model} on {metrics['scenes']} scenes, {asked}"))
+        metrics, rows, figures = evaluate(options, lambda: bars.advance(task))
+    asked = "in process" if options.local else "through the served path"
+    Console().print(_table(rows, figures, f"{options.model} on {metrics['scenes']} scenes, {asked}"))
     if options.out:
         commands = [
             f"segserve scenes --seed {origin.seed} --count {origin.count} --out SCENES",
@@ -63,33 +77,86 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _served(url: str, api_key: str | None) -> tuple[Segmenter, str]:
-    from segserve.client import Client
+def _evaluate_grounded_sam(
+    options: argparse.Namespace, done: Callable[[], None]
+) -> tuple[Metrics, list[Row], tuple[str, ...]]:
+    from segserve.training.evaluation import evaluate, summary
+    from segserve.training.scenes.files import read_scenes
 
-    client = Client(url, api_key=api_key)
-    return lambda image, text: client.segment(image, text=text).instances, "through the served path"
+    with _text_segmenter(options) as segment:
+        metrics = evaluate(read_scenes(options.scenes), segment, done)
+    return metrics, list(summary(metrics)), _GROUNDED_SAM_FIGURES
 
 
-def _local(weights: Path) -> tuple[Segmenter, str]:
+@contextmanager
+def _text_segmenter(options: argparse.Namespace) -> Iterator[Segmenter]:
+    if not options.local:
+        with _client(options) as client:
+            name = options.name or options.model
+            yield lambda image, text: client.segment(image, text=text, model=name).instances
+        return
     from segserve.models.grounded_sam import GroundedSam
     from segserve.models.text_prompt import TextPrompt
 
-    predictor = GroundedSam.from_folder(weights)
-
-    def segment(image: Any, text: str) -> Any:
-        return predictor.predict([image], [TextPrompt.from_text(text)])[0].instances
-
-    return segment, "in process"
+    predictor = GroundedSam.from_folder(options.local)
+    yield lambda image, text: predictor.predict([image], [TextPrompt.from_text(text)])[0].instances
 
 
-def _table(rows: list[tuple[str, dict[str, float | int]]], title: str) -> Any:
+def _evaluate_mask_rcnn(
+    options: argparse.Namespace, done: Callable[[], None]
+) -> tuple[Metrics, list[Row], tuple[str, ...]]:
+    from segserve.training.coco import read_dataset
+    from segserve.training.instance_evaluation import evaluate_instances, summary
+    from segserve.training.scenes.files import INSTANCES_FILE
+
+    dataset = read_dataset(options.scenes / INSTANCES_FILE, options.scenes)
+    with _class_segmenter(options) as (classes, segment):
+        metrics = evaluate_instances(dataset, classes, segment, done)
+    return metrics, summary(metrics), _MASK_RCNN_FIGURES
+
+
+@contextmanager
+def _class_segmenter(
+    options: argparse.Namespace,
+) -> Iterator[tuple[tuple[str, ...] | None, Callable[[Rgb], Segmentation]]]:
+    """The model's classes, where they are known, and the model."""
+    from segserve.models.segmentation import Instance, Segmentation
+    from segserve.training.coco_evaluation import MOST_OBJECTS
+    from segserve.training.instance_evaluation import SCORE_THRESHOLD
+
+    if options.local:
+        from segserve.models.mask_rcnn import MaskRcnn, MaskRcnnParameters
+
+        predictor = MaskRcnn.from_folder(options.local)
+        asked = MaskRcnnParameters(SCORE_THRESHOLD, max_instances=MOST_OBJECTS)
+        yield predictor.classes, lambda image: predictor.predict([image], [asked])[0]
+        return
+    with _client(options) as client:
+        name = options.name or options.model
+
+        def segment(image: Rgb) -> Segmentation:
+            found = client.segment(image, model=name, score_threshold=SCORE_THRESHOLD, max_instances=MOST_OBJECTS)
+            instances = [Instance(each.label, each.score, each.box, each.rle) for each in found.instances]
+            return Segmentation(found.width, found.height, instances)
+
+        described: dict[str, Any] = next((each for each in client.models() if each["name"] == name), {})
+        classes = described.get("classes")
+        yield None if classes is None else tuple(classes), segment
+
+
+def _client(options: argparse.Namespace) -> Client:
+    from segserve.client import Client
+
+    return Client(options.url, api_key=options.api_key)
+
+
+def _table(rows: list[Row], names: tuple[str, ...], title: str) -> Any:
     from rich.table import Table
 
     table = Table(title=title)
     table.add_column("")
-    names = ("instances", "recall", "precision", "mean_mask_iou", "absent_asked", "absent_silent")
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name.replace("_", " ").replace(" ap", " AP"), justify="right")
     for label, figures in rows:
         table.add_row(label, *(_cell(figures.get(name)) for name in names))
     return table

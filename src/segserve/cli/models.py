@@ -15,7 +15,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "models",
         help="list the models of a running service",
-        description="List the models of a running service: version, readiness, workers, batch size, device.",
+        description="List the models of a running service: kind, version, readiness, workers, batch size, device.",
         epilog="example: segserve models --url http://127.0.0.1:8080",
     )
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the gateway (default http://127.0.0.1:8080)")
@@ -43,10 +43,17 @@ def print_models(models: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table()
-    for column in ("model", "version", "ready", "workers", "batch", "device"):
+    for column in ("model", "kind", "version", "ready", "workers", "batch", "device"):
         table.add_column(column, justify="right" if column in ("workers", "batch") else "left")
     for model in models:
         ready = "yes" if model.get("ready") else "no"
-        cells = (model["name"], model.get("version"), ready, model.get("workers"), model.get("batch_size"))
+        cells = (
+            model["name"],
+            model.get("kind"),
+            model.get("version"),
+            ready,
+            model.get("workers"),
+            model.get("batch_size"),
+        )
         table.add_row(*("" if cell is None else str(cell) for cell in (*cells, model.get("device"))))
     Console().print(table)

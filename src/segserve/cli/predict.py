@@ -1,6 +1,7 @@
 """``segserve predict``: segment images, with a running server or without one.
 
 segserve predict room.jpg --text "sofa. red chair. floor." --out pictures
+segserve predict photo.jpg --model balloons --score-threshold 0.5 --out pictures
 """
 
 from __future__ import annotations
@@ -17,13 +18,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from segserve.imaging import Rgb
+    from segserve.models.segmentation import Segmentation
     from segserve.results import Result
+    from segserve.schema import Parameters
 
-PARAMETERS = ("box_threshold", "text_threshold", "nms_iou", "nms_across_phrases", "max_instances", "refine")
-DEMO_WEIGHTS = Path("weights") / "demo" / "grounded_sam"
+PARAMETERS = (
+    "box_threshold",
+    "text_threshold",
+    "score_threshold",
+    "nms_iou",
+    "nms_across_phrases",
+    "max_instances",
+    "refine",
+)
+DEMO_WEIGHTS = Path("weights") / "demo"
 
 Segmenter = Callable[[str], "Result"]
 """The path or address of an image -> its result."""
+
+Predictor = Callable[["Rgb"], "Segmentation"]
+"""A picture -> what is in it."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,12 +47,15 @@ def add_parser(subparsers: Any) -> None:
         "predict",
         help="segment images, through a server or --local",
         description="Find and outline objects in images: prints a table (or JSON) and draws overlays into --out.",
-        epilog='example: segserve predict room.jpg --text "sofa. red chair. floor." --out pictures',
+        epilog='example: segserve predict room.jpg --text "sofa. red chair. floor." --out pictures | '
+        "segserve predict photo.jpg --model balloons --score-threshold 0.5 --out pictures",
     )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="file, or http(s):// address for the server to fetch"
     )
-    parser.add_argument("--text", metavar="PHRASES", help='what to look for, e.g. "sofa. red chair."')
+    parser.add_argument(
+        "--text", metavar="PHRASES", help='what to look for, e.g. "sofa. red chair.", for a model that takes text'
+    )
     parser.add_argument(
         "--point",
         type=_point,
@@ -48,20 +66,23 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--box", type=_box, action="append", metavar="X0,Y0,X1,Y1", help="a box around the object; may be repeated"
     )
-    parser.add_argument("--model", default="grounded_sam", help="model to ask (default grounded_sam)")
+    parser.add_argument(
+        "--model", help="model to ask, as `segserve models` names it (default: the server's; of --local grounded_sam)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the overlays (default: none are drawn)")
     parser.add_argument("--json", action="store_true", help="print JSON, masks included, instead of a table")
     server = parser.add_argument_group("where")
     server.add_argument("--url", default="http://127.0.0.1:8080", help="the server (default http://127.0.0.1:8080)")
     server.add_argument("--api-key", metavar="KEY", help="key of a server that asks for one")
     server.add_argument("--timeout", type=float, default=65, metavar="S", help="seconds for each image (default 65)")
-    server.add_argument("--local", action="store_true", help="run grounded_sam in this process, without a server")
+    server.add_argument("--local", action="store_true", help="run it in this process, without a server")
     server.add_argument(
-        "--weights", type=Path, metavar="DIR", help=f"weights of --local (default {DEMO_WEIGHTS} of the checkout)"
+        "--weights", type=Path, metavar="DIR", help=f"weights of --local (default {DEMO_WEIGHTS}/MODEL of the checkout)"
     )
     options = parser.add_argument_group("parameters of the model (default: the server's)")
     options.add_argument("--box-threshold", type=float, metavar="T", help="least score of an object, 0 to 1")
     options.add_argument("--text-threshold", type=float, metavar="T", help="least score of a word, 0 to 1")
+    options.add_argument("--score-threshold", type=float, metavar="T", help="least score of an instance, 0 to 1")
     options.add_argument("--nms-iou", type=float, metavar="T", help="boxes that overlap more are duplicates, 0 to 1")
     options.add_argument(
         "--nms-across-phrases", action="store_true", default=None, help="also those of different phrases"
@@ -127,27 +148,27 @@ def _local(args: argparse.Namespace) -> Iterator[Segmenter]:
     from segserve import catalog, schema
     from segserve.errors import InvalidRequestError
 
-    if args.model != catalog.GROUNDED_SAM.name:
-        raise InvalidRequestError(f"--local runs {catalog.GROUNDED_SAM.name} only; ask a server for {args.model}.")
+    name = args.model or catalog.GROUNDED_SAM.name
+    if name not in _LOCAL_MODELS:
+        raise InvalidRequestError(f"--local runs {' and '.join(_LOCAL_MODELS)} only; ask a server for {name}.")
+    entry = catalog.CATALOG[name]
     prompt = schema.Prompt(text=args.text, points=args.point, boxes=args.box)
-    schema.check_prompt(prompt, catalog.GROUNDED_SAM)
+    schema.check_prompt(prompt, entry)
     parameters = schema.parse(schema.Parameters, _parameters(args), "parameters")
+    schema.check_parameters(parameters, entry)
 
     # Read when it is imported: one bar, the images', is enough.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", message="You'd better set embed_dim")
 
     from segserve.imaging import decode
-    from segserve.models.grounded_sam import GroundedSam
-    from segserve.models.text_prompt import TextPrompt
     from segserve.results import Instance, Result
 
-    predictor = GroundedSam.from_folder(args.weights or _demo_weights())
-    asked = TextPrompt.from_text(args.text, predictor.defaults.overridden(parameters))
+    predict = _LOCAL_MODELS[name](args.weights or _demo_weights(name), args.text, parameters)
 
     def segment(image: str) -> Result:
         data = Path(image).read_bytes()
-        (found,) = predictor.predict([decode(data)], [asked])
+        found = predict(decode(data))
         instances = [
             Instance(each.label, round(each.score, 4), each.box, each.area, each.rle) for each in found.instances
         ]
@@ -156,14 +177,38 @@ def _local(args: argparse.Namespace) -> Iterator[Segmenter]:
     yield segment
 
 
-def _demo_weights() -> Path:
+def _local_grounded_sam(weights: Path, text: str, parameters: Parameters) -> Predictor:
+    from segserve.models.grounded_sam import GroundedSam
+    from segserve.models.text_prompt import TextPrompt
+
+    predictor = GroundedSam.from_folder(weights)
+    asked = TextPrompt.from_text(text, predictor.defaults.overridden(parameters))
+    return lambda image: predictor.predict([image], [asked])[0]
+
+
+def _local_mask_rcnn(weights: Path, text: None, parameters: Parameters) -> Predictor:
+    from segserve.models.mask_rcnn import MaskRcnn
+
+    predictor = MaskRcnn.from_folder(weights)
+    asked = predictor.defaults.overridden(parameters)
+    return lambda image: predictor.predict([image], [asked])[0]
+
+
+_LOCAL_MODELS: dict[str, Callable[[Path, Any, Parameters], Predictor]] = {
+    "grounded_sam": _local_grounded_sam,
+    "mask_rcnn": _local_mask_rcnn,
+}
+
+
+def _demo_weights(model: str) -> Path:
     import segserve
     from segserve.errors import NotFoundError
 
+    weights = DEMO_WEIGHTS / model
     for root in (Path.cwd(), Path(segserve.__file__).resolve().parents[2]):
-        if (root / DEMO_WEIGHTS).is_dir():
-            return root / DEMO_WEIGHTS
-    raise NotFoundError(f"No {DEMO_WEIGHTS} here: name a folder of weights with --weights.")
+        if (root / weights).is_dir():
+            return root / weights
+    raise NotFoundError(f"No {weights} here: name a folder of weights with --weights.")
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:

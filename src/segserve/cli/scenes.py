@@ -1,6 +1,7 @@
 """``segserve scenes``: write generated interior scenes with their exact truth.
 
 segserve scenes --seed 424242 --count 50 --out build/scenes
+segserve scenes --seed 424242 --count 50 --out build/photos --format labelme --categories window,sofa
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from segserve.errors import InvalidRequestError
+
 
 def add_parser(subparsers: Any) -> None:
     """Add ``scenes`` to the command line's subcommands."""
@@ -16,8 +19,8 @@ def add_parser(subparsers: Any) -> None:
         "scenes",
         help="write generated interior scenes with exact ground truth",
         description="Write generated interior scenes as PNG, their objects as COCO (instances.json) and their "
-        "semantic label maps. The same seed gives the same scene. Training uses seeds 1000000 to 499999999; "
-        "take others for evaluation.",
+        "semantic label maps; or as PNG with a JSON file of labelme beside each. The same seed gives the same scene. "
+        "Training uses seeds 1000000 to 499999999; take others for evaluation.",
         epilog="example: segserve scenes --seed 424242 --count 50 --out build/scenes --size 640x480",
     )
     parser.add_argument("--seed", type=_number_from(0), required=True, metavar="N", help="seed of the first scene")
@@ -33,6 +36,18 @@ def add_parser(subparsers: Any) -> None:
         metavar="WxH",
         help="width x height in pixels (default: drawn from the seed)",
     )
+    parser.add_argument(
+        "--format",
+        choices=("coco", "labelme"),
+        default="coco",
+        help="coco: instances.json and label maps; labelme: a JSON file beside each picture (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--categories",
+        type=lambda text: text.split(","),
+        metavar="A,B,...",
+        help="with --format labelme: annotate only these, such as window,sofa",
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,10 +57,18 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from segserve.training.scenes.files import write_scenes
+    from segserve.training.scenes.labelme_files import write_labelme_scenes
 
+    if args.categories and args.format != "labelme":
+        raise InvalidRequestError("--categories: goes with --format labelme only")
     with Progress(console=Console(stderr=True)) as bars:
         task = bars.add_task("scenes", total=args.count)
-        write_scenes(args.out, args.seed, args.count, args.size, lambda done: bars.update(task, completed=done))
+        wanted = {"seed": args.seed, "count": args.count, "size": args.size}
+        wanted["progress"] = lambda done: bars.update(task, completed=done)
+        if args.format == "labelme":
+            write_labelme_scenes(args.out, **wanted, categories=args.categories)
+        else:
+            write_scenes(args.out, **wanted)
     last = args.seed + args.count - 1
     print(f"{args.count} scenes (seeds {args.seed} to {last}) in {args.out}")
     return 0

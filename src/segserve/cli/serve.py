@@ -26,6 +26,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--model-store", type=Path, default=Path("model_store"), metavar="DIR", help="default: model_store"
     )
+    parser.add_argument(
+        "--detection-dir",
+        type=Path,
+        metavar="DIR",
+        help="pictures and results of the detect-area routes (default: SEGSERVE_DETECTION_DIR, or none); made if it "
+        "is not there",
+    )
     profile = parser.add_argument_group("workers and batches (default: as the archives' profiles say)")
     profile.add_argument(
         "--profile", choices=("auto", "cpu", "gpu"), default="auto", help="default: gpu if there is one"

@@ -74,8 +74,12 @@ class Service:
         args = self._args
         names = tuple(name.strip() for name in (args.models or "").split(",") if name.strip())
         overrides = Overrides(args.workers, args.batch_size, args.batch_delay)
-        plan = plan_serving(find_archives(args.model_store, names), args.profile, overrides)
-        settings = settings_from_environment()
+        archives = find_archives(args.model_store, names)
+        plan = plan_serving(archives, args.profile, overrides)
+        known = {archive.name: archive.about for archive in archives}
+        settings = replace(settings_from_environment(), archives=known)
+        if args.detection_dir is not None:
+            settings = replace(settings, detection_dir=args.detection_dir)
         with self._signals(), listening_socket(args.host, args.port) as listener:
             torchserve = self._torchserve(plan)
             try:

@@ -17,19 +17,31 @@ from segserve.config import Settings
 from segserve.errors import SegserveError
 from segserve.gateway import documentation
 from segserve.gateway.address_guard import Resolver, resolve
+from segserve.gateway.area_detection import AreaDetector
+from segserve.gateway.detection_folder import DetectionFolder
 from segserve.gateway.failures import on_http_exception, on_segserve_error
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.metrics import Metrics
 from segserve.gateway.middleware import Bounds, Gatekeeper, Observation
 from segserve.gateway.readiness import Readiness
-from segserve.gateway.routes import docs, health, metrics, models, sagemaker, segment
+from segserve.gateway.routes import detect_area, docs, health, metrics, models, predict, sagemaker, segment
 from segserve.gateway.segmenting import Segmenter
+from segserve.gateway.served_models import ServedModels
 from segserve.gateway.services import Services
 from segserve.gateway.tiling import Tiler
 from segserve.gateway.tiling_catalog import TilingCatalog
 from segserve.gateway.workers import Workers
 
-_ROUTERS = (segment.router, models.router, sagemaker.router, health.router, metrics.router, docs.router)
+_ROUTERS = (
+    segment.router,
+    models.router,
+    predict.router,
+    sagemaker.router,
+    detect_area.router,
+    health.router,
+    metrics.router,
+    docs.router,
+)
 
 
 def create_app(
@@ -48,7 +60,7 @@ def create_app(
         resolver: replaces the name resolution for image URLs, in tests.
 
     Raises:
-        InvalidRequestError: a setting, or the tiling catalog that one names, is not valid.
+        InvalidRequestError: a setting, or the tiling catalog or folder that one names, is not valid.
     """
     services = _assemble(settings, transport, fetch_transport, resolver)
     app = FastAPI(
@@ -90,6 +102,7 @@ def _assemble(
         on_retry=metrics_kept.count_retry,
     )
     readiness = Readiness(workers, settings.models)
+    served_models = ServedModels(settings.archives, lambda: list(dict.fromkeys((*settings.models, *readiness.names()))))
     fetcher = ImageFetcher(settings.fetch, settings.image_limits, transport=fetch_transport, resolver=resolver)
     segmenter = Segmenter(
         fetcher,
@@ -98,8 +111,17 @@ def _assemble(
         settings.image_limits,
         on_fetch_failure=lambda error: metrics_kept.count_fetch_failure(error.error_code),
     )
-    tiler = Tiler(TilingCatalog.load(settings.tiling_catalog), segmenter, fetcher, settings.image_limits)
-    return Services(settings, metrics_kept, workers, readiness, fetcher, segmenter, tiler)
+    catalog = TilingCatalog.load(settings.tiling_catalog)
+    tiler = Tiler(catalog, segmenter, served_models, fetcher, settings.image_limits)
+    areas = AreaDetector(
+        None if settings.detection_dir is None else DetectionFolder(settings.detection_dir),
+        segmenter,
+        served_models,
+        fetcher,
+        settings.image_limits,
+        settings.limits.max_answer_bytes,
+    )
+    return Services(settings, metrics_kept, workers, readiness, served_models, fetcher, segmenter, tiler, areas)
 
 
 def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:

@@ -5,7 +5,7 @@ Routes read their bodies themselves, since most take several forms, so their doc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,8 +13,17 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from segserve.gateway.area_detection import (
+    DetectAllRequest,
+    DetectBase64Answer,
+    DetectBase64Request,
+    DetectByNameRequest,
+    DetectFailure,
+    DetectFilesAnswer,
+    DetectMessage,
+)
 from segserve.gateway.tiling import TilingAnswer, TilingRequest
-from segserve.schema import ErrorAnswer, Parameters, SegmentAnswer, SegmentRequest
+from segserve.schema import ErrorAnswer, Parameters, SegmentAnswer, SegmentRequest, WorkerInstance
 
 Docs = dict[str, Any]
 
@@ -22,9 +31,10 @@ _REFERENCE = "#/components/schemas/{model}"
 
 
 class ModelDescription(BaseModel):
-    """One model that is served or should be. classes: its fixed classes; null when text says what to find."""
+    """One model that is served or should be; null stands for what is not known of it, or does not apply."""
 
-    name: str
+    name: str = Field(description="under which it is asked for")
+    kind: str | None = Field(description="the catalog's name of the model, e.g. mask_rcnn")
     title: str
     version: str | None
     ready: bool
@@ -35,7 +45,8 @@ class ModelDescription(BaseModel):
     prompts: list[str]
     parameters: list[str]
     returns: str | None = Field(description="instances or label_map")
-    classes: list[str] | None
+    classes: list[str] | None = Field(description="its labels; null when text says what to find")
+    engine: str | None = Field(description="what runs it, where there is a choice")
 
 
 class ModelList(BaseModel):
@@ -50,6 +61,14 @@ class Status(BaseModel):
     status: str
 
 
+class Up(BaseModel):
+    """Seed 001's state. ready: whether the models are; folder: whether there is one for pictures and results."""
+
+    status: str
+    ready: bool
+    folder: bool
+
+
 class ExecutionParameters(BaseModel):
     """What SageMaker's batch transform asks for."""
 
@@ -58,11 +77,29 @@ class ExecutionParameters(BaseModel):
     MaxPayloadInMB: int
 
 
+class PredictAnswer(BaseModel):
+    """A drawn picture as JSON. The percentages are of its pixels, of two decimals, and add up to 100."""
+
+    masked_percentage: float = Field(ge=0, le=100, description="of the union of the masks")
+    unmasked_percentage: float = Field(ge=0, le=100)
+    instances: list[WorkerInstance]
+    image: str = Field(description="PNG, base64")
+
+
 _SCHEMAS: tuple[type[BaseModel], ...] = (
     SegmentRequest,
     SegmentAnswer,
     TilingRequest,
     TilingAnswer,
+    DetectBase64Request,
+    DetectBase64Answer,
+    DetectAllRequest,
+    DetectByNameRequest,
+    DetectFilesAnswer,
+    DetectMessage,
+    DetectFailure,
+    PredictAnswer,
+    Up,
     ErrorAnswer,
     ModelDescription,
     ModelList,
@@ -114,7 +151,7 @@ def _parameter(name: str, schema: Docs, description: str, where: str = "query", 
 def _raw_parameters() -> list[Docs]:
     """The query parameters that describe a raw image body."""
     described = [
-        _parameter("model", {"type": "string", "default": "grounded_sam"}, "With a raw image body."),
+        _parameter("model", {"type": "string"}, "With a raw image body: the model; see /v1/models."),
         _parameter("text", {"type": "string"}, "With a raw image body: the prompt, e.g. sofa. floor."),
         _parameter("mask_format", {"enum": ["rle", "polygon", "png", "none"]}, "With a raw image body."),
         _parameter("render", {"type": "string"}, "With a raw image body: overlay, cutout, mask, crops."),
@@ -181,6 +218,67 @@ INVOCATIONS: Docs = _answers(
         },
     }
 }
+
+_PREDICT_OPTIONS: dict[str, tuple[Docs, str]] = {
+    "remove_colors": ({"type": "boolean", "default": False}, "Gray out what is not masked."),
+    "threshold": ({"type": "number", "minimum": 0, "maximum": 1, "default": 0.5}, "Least score of an instance."),
+    "model": ({"type": "string"}, "The served Mask R-CNN to ask, where there are several."),
+}
+
+PREDICT: Docs = _answers(
+    "The picture with masks, boxes, labels and scores, or the same as JSON.",
+    {"image/png": _BINARY, **_json(PredictAnswer)},
+    *(status for status in _ALL_FAILURES if status != 424),
+) | {
+    "openapi_extra": {
+        "parameters": [_parameter(name, *described) for name, described in _PREDICT_OPTIONS.items()],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["image"],
+                        "properties": {
+                            "image": {"type": "string", "format": "binary"},
+                            **{
+                                name: {**schema, "description": description}
+                                for name, (schema, description) in _PREDICT_OPTIONS.items()
+                            },
+                        },
+                    }
+                },
+                "image/*": _BINARY,
+            },
+        },
+    }
+}
+PREDICT["responses"][200]["headers"] = {
+    f"X-{part}-Percentage": {"description": f"{part} pixels, 0.00 to 100.00", "schema": {"type": "string"}}
+    for part in ("Masked", "Unmasked")
+}
+
+
+def _detect(request: type[BaseModel], description: str, answers: Sequence[type[BaseModel]], *absent: int) -> Docs:
+    """One of the detect-area routes; absent: the failures that it does not know."""
+    body = {"required": True, "content": _json(request)}
+    found = {"application/json": {"schema": {"anyOf": [_schema(answer) for answer in answers]}}}
+    statuses = [status for status in _ALL_FAILURES if status not in (401, 424, *absent)]
+    in_the_seeds_shape: dict[int | str, Docs] = {
+        status: {"description": _ERRORS[status], "content": _json(DetectFailure)} for status in statuses
+    }
+    docs = _answers(description, found, 401)
+    return {**docs, "responses": docs["responses"] | in_the_seeds_shape, "openapi_extra": {"requestBody": body}}
+
+
+_ONE_FOR_EACH = "An entry for each picture, one that failed with its error; a message when there is none."
+DETECT_BASE64: Docs = _detect(DetectBase64Request, "What was found.", [DetectBase64Answer])
+DETECT_ALL: Docs = _detect(DetectAllRequest, _ONE_FOR_EACH, [DetectFilesAnswer, DetectMessage], 415, 422)
+DETECT_BY_NAME: Docs = _detect(DetectByNameRequest, _ONE_FOR_EACH, [DetectFilesAnswer], 415, 422)
+DETECT_BY_NAME["responses"][404]["content"]["application/json"]["schema"] = {
+    "anyOf": [_schema(DetectMessage), _schema(DetectFailure)]
+}
+API: Docs = _answers("Up.", {"text/html": {"schema": {"type": "string"}}, **_json(Up)}, 401)
 
 MODELS: Docs = _answers("All models.", _json(ModelList), 401)
 MODEL: Docs = _answers("One model.", _json(ModelDescription), 401, 404)

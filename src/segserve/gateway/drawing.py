@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,24 @@ from segserve.masks import Mask, decode_rle, to_polygons
 from segserve.schema import MaskFormat, RenderKind
 
 Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture with everything found drawn on it.
+
+    Attributes:
+        png: encoded.
+        masked_percentage: of its pixels, how many at least one mask covers: 0..100, rounded to two decimals.
+    """
+
+    png: bytes
+    masked_percentage: float
+
+    @property
+    def unmasked_percentage(self) -> float:
+        """The rest: with masked_percentage, as both are shown, exactly 100."""
+        return round(100.0 - self.masked_percentage, 2)
 
 
 def instance_masks(result: Mapping[str, Any]) -> list[Mask]:
@@ -39,18 +58,42 @@ def instance_masks(result: Mapping[str, Any]) -> list[Mask]:
     return masks
 
 
+def decoded(data: bytes, result: Mapping[str, Any], limits: ImageLimits) -> Rgb:
+    """The picture that a worker answered for.
+
+    Raises:
+        UndecodableImageError: it cannot be decoded here.
+        InternalError: the worker saw it in another size.
+    """
+    image = decode(data, limits)
+    if image.shape[:2] != (result["height"], result["width"]):
+        raise InternalError("The worker saw the picture in another size.")
+    return image
+
+
+def drawings_of(result: Mapping[str, Any], masks: Sequence[Mask]) -> list[render.Drawing]:
+    """What an overlay shows of a worker's result; masks: one for each instance."""
+    return [
+        render.Drawing(item["label"], item["score"], item["box"], mask)
+        for item, mask in zip(result["instances"], masks, strict=True)
+    ]
+
+
 def finished(
     data: bytes,
     result: dict[str, Any],
     mask_format: MaskFormat,
     kinds: Sequence[RenderKind],
     limits: ImageLimits,
+    *,
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The answer for one image (schema.ImageResult): masks in their format, renders as base64 PNG.
 
     Args:
         data: the encoded image; decoded only when a render needs its pixels.
         result: the worker's, with run-length masks; not changed.
+        labels: all that the model may give, where they are known; see render.overlay.
 
     Raises:
         UndecodableImageError: the image cannot be drawn on.
@@ -60,18 +103,46 @@ def finished(
     answer = {**result, "instances": _with_masks(result["instances"], masks, mask_format)}
     if kinds:
         needs_pixels = any(kind != "mask" for kind in kinds)
-        image = decode(data, limits) if needs_pixels else None
-        answer["renders"] = {kind: _rendered(kind, image, result, masks) for kind in kinds}
+        image = decoded(data, result, limits) if needs_pixels else None
+        answer["renders"] = {kind: _rendered(kind, image, result, masks, labels) for kind in kinds}
     return answer
 
 
-def overlay_png(data: bytes, result: Mapping[str, Any], limits: ImageLimits) -> bytes:
-    """The picture with everything found drawn on it, as PNG.
+def overlay_png(data: bytes, result: Mapping[str, Any], limits: ImageLimits, *, labels: Sequence[str] = ()) -> bytes:
+    """The picture with everything found drawn on it, as PNG. labels: as in finished.
 
     Raises:
         UndecodableImageError, InternalError: as finished.
     """
-    return encode(_overlay(decode(data, limits), result, instance_masks(result)))
+    image = decoded(data, result, limits)
+    return encode(render.overlay(image, drawings_of(result, instance_masks(result)), labels=labels))
+
+
+def drawn(
+    data: bytes, result: Mapping[str, Any], limits: ImageLimits, *, labels: Sequence[str] = (), gray_rest: bool = False
+) -> Drawn:
+    """The picture with masks, boxes, labels and scores, and how much of it the masks cover.
+
+    Args:
+        data: the encoded image.
+        result: the worker's, with run-length masks.
+        limits: of the image.
+        labels: as in finished.
+        gray_rest: leave the colors to what is masked, untinted, and turn the rest gray. Outlines and labels are
+            drawn then, boxes are not: they would put color where nothing was found.
+
+    Raises:
+        UndecodableImageError, InternalError: as finished.
+    """
+    image = decoded(data, result, limits)
+    masks = instance_masks(result)
+    union = render.mask_image(masks, result["height"], result["width"]) > 0
+    drawings = drawings_of(result, masks)
+    if gray_rest:
+        picture = render.overlay(render.gray_outside(image, union), drawings, opacity=0.0, labels=labels)
+    else:
+        picture = render.overlay(image, drawings, boxes=True, labels=labels)
+    return Drawn(encode(picture), round(100.0 * np.count_nonzero(union) / union.size, 2))
 
 
 def mask_stack(result: Mapping[str, Any]) -> bytes:
@@ -89,7 +160,12 @@ def mask_stack(result: Mapping[str, Any]) -> bytes:
 
 def base64_png(picture: Picture) -> str:
     """A picture as base64 PNG."""
-    return base64.b64encode(encode(picture)).decode("ascii")
+    return base64_text(encode(picture))
+
+
+def base64_text(data: bytes) -> str:
+    """Bytes as base64 text."""
+    return base64.b64encode(data).decode("ascii")
 
 
 def _with_masks(
@@ -107,26 +183,16 @@ def _with_masks(
     ]
 
 
-def _rendered(kind: RenderKind, image: Rgb | None, result: Mapping[str, Any], masks: Sequence[Mask]) -> str | list[str]:
+def _rendered(
+    kind: RenderKind, image: Rgb | None, result: Mapping[str, Any], masks: Sequence[Mask], labels: Sequence[str]
+) -> str | list[str]:
     union = render.mask_image(masks, result["height"], result["width"])
     if image is None:
         return base64_png(union)
-    if image.shape[:2] != union.shape:
-        raise InternalError("The worker saw the picture in another size.")
     if kind == "overlay":
-        return base64_png(_overlay(image, result, masks))
+        return base64_png(render.overlay(image, drawings_of(result, masks), labels=labels))
     if kind == "cutout":
         return base64_png(render.cutout(image, union > 0))
     if kind == "mask":
         return base64_png(union)
     return [base64_png(part) for part in render.crops(image, [item["box"] for item in result["instances"]])]
-
-
-def _overlay(image: Rgb, result: Mapping[str, Any], masks: Sequence[Mask]) -> Picture:
-    if image.shape[:2] != (result["height"], result["width"]):
-        raise InternalError("The worker saw the picture in another size.")
-    drawings = [
-        render.Drawing(item["label"], item["score"], item["box"], mask)
-        for item, mask in zip(result["instances"], masks, strict=True)
-    ]
-    return render.overlay(image, drawings)

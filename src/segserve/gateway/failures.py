@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -13,14 +14,15 @@ from segserve.gateway.answers import json_response
 from segserve.gateway.trace import trace_of
 
 
-def error_response(error: SegserveError, request_id: str) -> Response:
-    """The answer to a failed request."""
+def error_response(error: SegserveError, request_id: str, before: Mapping[str, Any] | None = None) -> Response:
+    """The answer to a failed request. before: fields that a seed's clients expect ahead of the error object."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return json_response({"error": error.to_dict(request_id)}, status=error.status, headers=headers)
+    body = {**(before or {}), "error": error.to_dict(request_id)}
+    return json_response(body, status=error.status, headers=headers)
 
 
 async def on_segserve_error(request: Request, error: Exception) -> Response:

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from segserve.catalog import CATALOG, ModelEntry
-from segserve.errors import InvalidPromptError, InvalidRequestError, NotFoundError, SegserveError, TooLargeError
+from segserve.errors import InvalidPromptError, InvalidRequestError, SegserveError, TooLargeError
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.readiness import Readiness
+from segserve.gateway.served_models import ServedModels
 from segserve.gateway.workers import Workers, encode_prompt
 from segserve.imaging import ImageLimits, read_info
 from segserve.schema import ImageSource, SegmentRequest, WorkerPrompt, check_parameters, check_prompt
@@ -23,6 +23,8 @@ from segserve.schema import ImageSource, SegmentRequest, WorkerPrompt, check_par
 _AT_ONCE = 8
 
 Made = TypeVar("Made")
+Load = Callable[[], Awaitable[bytes]]
+"""Gets the bytes of an image when its turn has come."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +32,30 @@ class Job:
     """A checked request: each image with its prompt, as bytes for the worker.
 
     Attributes:
-        entry: the model.
-        images: where each comes from, or its bytes when they came with the request.
+        model: the name under which it is served.
+        images: where each comes from, its bytes when they came with the request, or what gets them.
         prompts: the worker's ``prompt`` field for each image.
+        classes: the model's labels; empty where they are not fixed, or not known.
     """
 
-    entry: ModelEntry
-    images: Sequence[ImageSource | bytes]
+    model: str
+    images: Sequence[ImageSource | bytes | Load]
     prompts: Sequence[bytes]
+    classes: Sequence[str] = ()
 
     @classmethod
-    def from_request(cls, request: SegmentRequest, images: Sequence[ImageSource | bytes] | None = None) -> Job:
+    def from_request(
+        cls, request: SegmentRequest, served: ServedModels, images: Sequence[ImageSource | bytes | Load] | None = None
+    ) -> Job:
         """The request, checked against its model. images: replaces the request's own, one for each.
 
         Raises:
-            NotFoundError: the catalog has no such model.
+            NotFoundError: no such model is served.
             InvalidPromptError: a prompt does not fit the model.
             InvalidRequestError: a parameter that the model does not know, or a wrong number of prompts.
         """
-        entry = CATALOG.get(request.model)
-        if entry is None:
-            known = ", ".join(CATALOG)
-            raise NotFoundError(f"model: {request.model[:80]!r} is unknown. Models: {known}.", code="model_not_found")
+        model = served.default() if request.model is None else request.model
+        entry = served.entry(model)
         check_parameters(request.parameters, entry)
         several = isinstance(request.prompt, list)
         prompts = request.prompt if isinstance(request.prompt, list) else [request.prompt]
@@ -71,15 +75,25 @@ class Job:
             )
             encoded.append(encode_prompt(asked))
         sources = images if images is not None else request.images
-        return cls(entry, sources, encoded if several else encoded * len(sources))
+        prompts_of_all = encoded if several else encoded * len(sources)
+        return cls(model, sources, prompts_of_all, served.about(model).classes or ())
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a worker found in one image. data: the encoded image; result: schema.WorkerResult as decoded JSON."""
+    """What a worker found in one image.
+
+    Attributes:
+        data: the encoded image.
+        result: schema.WorkerResult as decoded JSON.
+        index: the image's place in the job.
+        classes: the model's labels, as in the job.
+    """
 
     data: bytes
     result: dict[str, Any]
+    index: int = 0
+    classes: Sequence[str] = ()
 
 
 @dataclass
@@ -135,7 +149,7 @@ class Segmenter:
         Raises:
             NotReadyError, NotFoundError: the model cannot be asked at all.
         """
-        self._readiness.check(job.entry.name)
+        self._readiness.check(job.model)
         noted = spent or Spent()
         gate = asyncio.Semaphore(_AT_ONCE)
 
@@ -158,16 +172,18 @@ class Segmenter:
         read_info(data, self._limits)
         spent.note("fetch", started)
         started = time.perf_counter()
-        result = await self._workers.predict(job.entry.name, data, job.prompts[index])
+        result = await self._workers.predict(job.model, data, job.prompts[index])
         spent.note("model", started)
         started = time.perf_counter()
-        made = await finish(Found(data, result))
+        made = await finish(Found(data, result, index, job.classes))
         spent.note("render", started)
         return made
 
-    async def _bytes(self, image: ImageSource | bytes) -> bytes:
+    async def _bytes(self, image: ImageSource | bytes | Load) -> bytes:
         if isinstance(image, bytes):
             return image
+        if not isinstance(image, ImageSource):
+            return await image()
         try:
             return await self._fetcher.get(image)
         except SegserveError as error:

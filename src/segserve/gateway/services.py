@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from segserve.config import Settings
+from segserve.gateway.area_detection import AreaDetector
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.metrics import Metrics
 from segserve.gateway.readiness import Readiness
 from segserve.gateway.segmenting import Segmenter
+from segserve.gateway.served_models import ServedModels
 from segserve.gateway.tiling import Tiler
 from segserve.gateway.workers import Workers
 
@@ -23,9 +25,11 @@ class Services:
     metrics: Metrics
     workers: Workers
     readiness: Readiness
+    served_models: ServedModels
     fetcher: ImageFetcher
     segmenter: Segmenter
     tiler: Tiler
+    areas: AreaDetector
 
 
 def services_of(request: Request) -> Services:

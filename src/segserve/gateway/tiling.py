@@ -16,6 +16,7 @@ from segserve.errors import InvalidPromptError, InvalidRequestError, SegserveErr
 from segserve.gateway.drawing import base64_png, instance_masks
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.segmenting import Found, Job, Segmenter
+from segserve.gateway.served_models import ServedModels
 from segserve.gateway.tiling_catalog import Surface, TilingCatalog
 from segserve.imaging import ImageLimits, Rgb, decode
 from segserve.render import mask_image
@@ -79,6 +80,7 @@ class Tiler:
 
     catalog: TilingCatalog
     segmenter: Segmenter
+    served_models: ServedModels
     fetcher: ImageFetcher
     limits: ImageLimits
 
@@ -86,7 +88,7 @@ class Tiler:
         """The answer (TilingAnswer) to a request.
 
         Raises:
-            NotFoundError: unknown category.
+            NotFoundError: unknown category, or no model that takes text is served.
             RequestError: the product image cannot be had or decoded.
             SegserveError: the model cannot be asked at all.
         """
@@ -96,8 +98,20 @@ class Tiler:
         async def finish(found: Found) -> str:
             return await asyncio.to_thread(tiled, found.data, found.result, product, surface, self.limits)
 
-        results = await self.segmenter.run(_job(request, surface), finish)
+        results = await self.segmenter.run(self._job(request, surface), finish)
         return _answer(request.images, results)
+
+    def _job(self, request: TilingRequest, surface: Surface) -> Job:
+        sources = [
+            ImageSource.model_construct(url=image.url, base64=image.base64, s3=image.s3) for image in request.images
+        ]
+        native = SegmentRequest(
+            model=self.served_models.named(GROUNDED_SAM.name),
+            images=sources,
+            prompt=Prompt(text=surface.text),
+            parameters=Parameters(refine=request.refine),
+        )
+        return Job.from_request(native, self.served_models)
 
     async def _product(self, given: str | ImageSource | None, surface: Surface) -> Rgb:
         if given is None:
@@ -124,17 +138,6 @@ def tiled(data: bytes, result: Mapping[str, Any], product: Rgb, surface: Surface
     union = mask_image(masks, *image.shape[:2]) > 0
     done = tile_product(image, union, product, scale=surface.scale, perspective=surface.perspective)
     return base64_png(done)
-
-
-def _job(request: TilingRequest, surface: Surface) -> Job:
-    sources = [ImageSource.model_construct(url=image.url, base64=image.base64, s3=image.s3) for image in request.images]
-    native = SegmentRequest(
-        model=GROUNDED_SAM.name,
-        images=sources,
-        prompt=Prompt(text=surface.text),
-        parameters=Parameters(refine=request.refine),
-    )
-    return Job.from_request(native)
 
 
 def _answer(images: Sequence[TilingImage], results: Sequence[str | SegserveError]) -> dict[str, Any]:

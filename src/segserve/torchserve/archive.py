@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,20 @@ import yaml
 
 import segserve
 from segserve.catalog import CATALOG
+from segserve.config import ArchivedModel
 from segserve.errors import InvalidRequestError, NotFoundError
-from segserve.torchserve.checkpoint_folder import check_checkpoint, checkpoint_files
-from segserve.torchserve.handler_options import read_options
+from segserve.torchserve.checkpoint_folder import check_checkpoint, check_engine, checkpoint_files
+from segserve.torchserve.handler_options import HandlerOptions, read_options
 from segserve.torchserve.profiles import DEFAULT_PROFILES, profile_of
 
 CHECKPOINT_FOLDER = "checkpoint"
 """Where the weights lie within an archive."""
+
+CHECKPOINT_CONFIG = f"{CHECKPOINT_FOLDER}/config.json"
+"""Of a model that is one checkpoint; names its classes."""
+
+HANDLER_SUFFIX = "_handler.py"
+"""Follows the catalog's name of the model in the name of its handler file."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes written, bytes in all)."""
@@ -38,12 +45,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True)
 class ArchiveInfo:
-    """What an archive says about itself. file: its path; config: its yaml."""
+    """What an archive says about itself. file: its path; config: its yaml; about: the model in it."""
 
     file: Path
     name: str
     version: str
     config: Mapping[str, Any]
+    about: ArchivedModel = field(default_factory=ArchivedModel)
 
 
 def source_folder(name: str) -> Path:
@@ -88,9 +96,9 @@ def build_archive(
         raise InvalidRequestError(f"The name {name!r} will not do: letters, digits, '_', '.', '-', at most 64.")
     check_checkpoint(model, source)
     handlers = handlers or source_folder("handlers")
-    handler = handlers / f"{model}_handler.py"
+    handler = handlers / f"{model}{HANDLER_SUFFIX}"
     config = _changed_config(handlers / f"{model}.yaml", profiles or {}, handler_options or {})
-    _check_config(config, model)
+    check_engine(source, _options_of(config, model).engine)
     texts = {
         "MAR-INF/MANIFEST.json": _manifest(name, version, handler.name, f"{model}.yaml"),
         handler.name: handler.read_bytes(),
@@ -109,7 +117,7 @@ def build_archive(
 
 
 def read_archive(file: Path) -> ArchiveInfo:
-    """Name, version and yaml of an archive.
+    """Name, version, yaml and model of an archive.
 
     Raises:
         InvalidRequestError: no archive, or without a manifest that names a model.
@@ -118,10 +126,24 @@ def read_archive(file: Path) -> ArchiveInfo:
         with zipfile.ZipFile(file) as archive:
             manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]
             config_file = manifest.get("configFile")
-            config = yaml.safe_load(archive.read(config_file)) if config_file else {}
-            return ArchiveInfo(file, str(manifest["modelName"]), str(manifest["modelVersion"]), config or {})
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            config = (yaml.safe_load(archive.read(config_file)) if config_file else None) or {}
+            name, version = str(manifest["modelName"]), str(manifest["modelVersion"])
+            return ArchiveInfo(file, name, version, config, _model_in(archive, manifest, config))
+    except (OSError, zipfile.BadZipFile, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise InvalidRequestError(f"{file} is not a model archive. Build it with: segserve archive") from error
+
+
+def _model_in(archive: zipfile.ZipFile, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> ArchivedModel:
+    """Which model an archive holds, told by the handler that build_archive packed; none of ours: nothing is known."""
+    kind = str(manifest.get("handler", "")).removesuffix(HANDLER_SUFFIX)
+    if kind not in CATALOG:
+        return ArchivedModel()
+    engines = CATALOG[kind].engines
+    engine = (config.get("handler") or {}).get("engine", engines[0]) if engines else None
+    classes = None
+    if CHECKPOINT_CONFIG in archive.namelist():
+        classes = json.loads(archive.read(CHECKPOINT_CONFIG)).get("classes")
+    return ArchivedModel(kind, engine, None if classes is None else tuple(str(label) for label in classes))
 
 
 def find_archives(model_store: Path, names: Iterable[str] = ()) -> list[ArchiveInfo]:
@@ -163,12 +185,12 @@ def _changed_config(file: Path, profiles: Mapping[str, Mapping[str, Any]], handl
     return str(yaml.safe_dump(config, sort_keys=False)).encode()
 
 
-def _check_config(text: bytes, model: str) -> None:
-    """What a worker or ``segserve serve`` would refuse, refused now."""
+def _options_of(text: bytes, model: str) -> HandlerOptions:
+    """What a yaml says; what a worker or ``segserve serve`` would refuse is refused now."""
     config = yaml.safe_load(text) or {}
-    read_options(config, None, CATALOG[model])
     for name in DEFAULT_PROFILES:
         profile_of(config, name)
+    return read_options(config, None, CATALOG[model])
 
 
 def _write_zip(path: Path, texts: Mapping[str, bytes], files: list[tuple[str, Path]], progress: Progress) -> None:

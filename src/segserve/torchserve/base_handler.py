@@ -166,7 +166,11 @@ class BaseHandler(ABC):
         return json.dumps({"error": outcome.to_dict()}).encode()
 
     def _describe(self) -> bytes:
+        classes = getattr(self.predictor, "classes", None)
         description = {
+            "kind": self.entry.name,
+            "engine": self.options.engine,
+            "classes": None if classes is None else list(classes),
             "device": self.options.device,
             "dtype": self.options.dtype,
             "threads": self.options.threads,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segserve.errors import InvalidRequestError, NotFoundError
 
+_WEIGHTS = ".safetensors"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt")
 # Other copies of the weights, as model hubs offer them side by side: for other frameworks, or pickled, which are never
 # read since they can run code.
@@ -17,11 +18,19 @@ _FOREIGN = (".h5", ".msgpack", ".onnx", ".tflite", ".bin", ".pt", ".pth", ".pkl"
 
 @dataclass(frozen=True)
 class Part:
-    """One sub-folder of a checkpoint. families: the ``model_type`` values of its config.json that will do."""
+    """One folder of a checkpoint.
+
+    Attributes:
+        folder: its name within the checkpoint; empty: the checkpoint's folder itself.
+        families: the ``model_type`` values of its config.json that will do.
+        needs_tokenizer: whether a tokenizer belongs to it.
+        files: all that is taken from it; empty: everything but copies of the weights.
+    """
 
     folder: str
     families: tuple[str, ...]
     needs_tokenizer: bool = False
+    files: tuple[str, ...] = ()
 
 
 PARTS: dict[str, tuple[Part, ...]] = {
@@ -29,8 +38,17 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("grounding_dino", ("grounding-dino", "mm-grounding-dino"), needs_tokenizer=True),
         Part("sam", ("sam", "sam_hq")),
     ),
+    "mask_rcnn": (Part("", ("mask_rcnn",), files=("config.json", "config.yaml", "model.safetensors")),),
 }
 """What each model's checkpoint folder consists of."""
+
+_ENGINE_FILES = {"detectron2": "config.yaml"}
+"""What an engine reads beside what the others do: detectron2 its own configuration."""
+
+
+def models_in(folder: Path) -> list[str]:
+    """The models of which a folder looks like the checkpoint; check_checkpoint tells whether it is one."""
+    return [model for model, parts in PARTS.items() if all(_looks_like(folder / part.folder, part) for part in parts)]
 
 
 def check_checkpoint(model: str, folder: Path) -> None:
@@ -53,16 +71,49 @@ def check_checkpoint(model: str, folder: Path) -> None:
         _check_part(folder / part.folder, part)
 
 
-def _check_part(folder: Path, part: Part) -> None:
+def check_engine(folder: Path, engine: str | None) -> None:
+    """Whether a checkpoint of a model has what the engine needs that is to run it.
+
+    Raises:
+        InvalidRequestError: a file is missing, names it; or the checkpoint was made for another engine.
+    """
+    if engine is None:
+        return
+    for made_for, file in _ENGINE_FILES.items():
+        if engine != made_for and (folder / file).is_file():
+            raise InvalidRequestError(f"{folder} is for the engine {made_for}: add --engine {made_for}.")
+    name = _ENGINE_FILES.get(engine)
+    if name is not None and not (folder / name).is_file():
+        raise InvalidRequestError(
+            f"{folder}: the engine {engine} needs a {name}, which is missing. Archive weights of detectron2 with "
+            "--weights FILE --config FILE, or leave --engine out."
+        )
+
+
+def _looks_like(folder: Path, part: Part) -> bool:
+    if part.folder:
+        return folder.is_dir()
+    # A folder without sub-folders is told by its configuration alone.
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        family = config["model_type"]
+        return _family(folder) in part.families
+    except InvalidRequestError:
+        return False
+
+
+def _family(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "config.json").read_text("utf-8"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidRequestError(f"{folder}: config.json is missing or names no model_type.") from error
+
+
+def _check_part(folder: Path, part: Part) -> None:
+    family = _family(folder)
     if family not in part.families:
         raise InvalidRequestError(f"{folder}: expected a model of {' or '.join(part.families)}, came {family!r}.")
-    if not any(folder.glob("*.safetensors")):
-        raise InvalidRequestError(f"{folder}: no weights; expected *.safetensors (pickled weights are not read).")
+    weights = [name for name in part.files if name.endswith(_WEIGHTS)] or [f"*{_WEIGHTS}"]
+    if not any(any(folder.glob(name)) for name in weights):
+        raise InvalidRequestError(f"{folder}: no weights; expected {weights[0]} (pickled weights are not read).")
     if part.needs_tokenizer and not any((folder / name).is_file() for name in _TOKENIZERS):
         raise InvalidRequestError(f"{folder}: no tokenizer; expected {' or '.join(_TOKENIZERS)}.")
 
@@ -74,8 +125,15 @@ def checkpoint_files(model: str, folder: Path) -> Iterator[tuple[str, Path]]:
     """
     for part in PARTS[model]:
         root = folder / part.folder
-        for file in sorted(root.rglob("*")):
-            relative = file.relative_to(root)
-            hidden = any(name.startswith((".", "__")) for name in relative.parts)
-            if file.is_file() and not hidden and file.suffix not in _FOREIGN:
-                yield f"{part.folder}/{relative.as_posix()}", file
+        for file in _files(root, part):
+            yield (Path(part.folder) / file.relative_to(root)).as_posix(), file
+
+
+def _files(root: Path, part: Part) -> Iterator[Path]:
+    if part.files:
+        yield from (root / name for name in sorted(part.files) if (root / name).is_file())
+        return
+    for file in sorted(root.rglob("*")):
+        hidden = any(name.startswith((".", "__")) for name in file.relative_to(root).parts)
+        if file.is_file() and not hidden and file.suffix not in _FOREIGN:
+            yield file

@@ -23,12 +23,14 @@ class HandlerOptions:
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         threads: threads of the worker for its computations; 0: as many as there are cores.
         defaults: the request parameters' defaults, such as thresholds.
+        engine: what runs the model; None where there is no choice.
     """
 
     device: str
     dtype: str = "auto"
     threads: int = 0
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    engine: str | None = None
 
 
 def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) -> HandlerOptions:
@@ -43,10 +45,13 @@ def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) 
         InvalidRequestError: an unknown option, or a value of the wrong type or out of range; names it.
     """
     section = config.get("handler") or {}
+    known = (*_OWN, *(("engine",) if entry.engines else ()), *entry.parameters)
     for name in section:
-        if name not in (*_OWN, *entry.parameters):
-            known = ", ".join((*_OWN, *entry.parameters))
-            raise InvalidRequestError(f"handler.{name}: unknown option of {entry.name}; known are {known}.")
+        if name not in known:
+            raise InvalidRequestError(f"handler.{name}: unknown option of {entry.name}; known are {', '.join(known)}.")
+    engine = section.get("engine", entry.engines[0]) if entry.engines else None
+    if entry.engines and engine not in entry.engines:
+        raise InvalidRequestError(f"handler.engine: expected {' or '.join(entry.engines)}, came {engine!r}.")
     device = str(section.get("device", "auto"))
     if device == "auto":
         device = "cpu" if gpu is None else f"cuda:{gpu}"
@@ -60,4 +65,4 @@ def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) 
         raise InvalidRequestError(f"handler.threads: expected auto or a whole number from 0, came {threads!r}.")
     given = {name: section[name] for name in entry.parameters if name in section}
     defaults = parse(Parameters, given, "handler").model_dump(exclude_none=True)
-    return HandlerOptions(device, str(dtype), threads, defaults)
+    return HandlerOptions(device, str(dtype), threads, defaults, engine)

@@ -122,6 +122,20 @@ def checked_label(fields: JsonFields, field: str, value: Any) -> str:
     return label
 
 
+def find_json(source: Path) -> list[Path]:
+    """The JSON files of a folder and the folders in it, in the order of their names; of a file, itself.
+
+    Raises:
+        InvalidRequestError: there is none.
+    """
+    if source.is_file():
+        return [source]
+    files = sorted(path for path in source.rglob("*.json") if path.is_file())
+    if not files:
+        raise InvalidRequestError(f"{source}: expected a folder with JSON files of annotations, found none in it")
+    return files
+
+
 def is_name(text: str) -> bool:
     """Whether a file can be called so: UTF-8 without NUL, and not too long."""
     try:

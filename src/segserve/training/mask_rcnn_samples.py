@@ -44,31 +44,39 @@ def truth_drawings(picture: LabeledPicture, classes: Sequence[str]) -> list[Draw
     ]
 
 
-def sample_sheet(rows: Sequence[SampleRow], width: int = WIDTH, headings: Sequence[str] = HEADINGS) -> Rgb:
+def sample_sheet(
+    rows: Sequence[SampleRow], width: int = WIDTH, headings: Sequence[str] = HEADINGS, labels: Sequence[str] = ()
+) -> Rgb:
     """The rows below each other, truth on the left and prediction on the right, under headings.
 
     Args:
         rows: at least one.
         width: of the sheet, in pixels.
         headings: of the two columns.
+        labels: all that objects may have; with them, colors are the same on every sheet.
 
     Raises:
         ValueError: no rows, or a mask that has not its picture's size.
     """
-    return drawing_sheet([(row.image, (row.truth, row.found)) for row in rows], headings, width)
+    return drawing_sheet([(row.image, (row.truth, row.found)) for row in rows], headings, width, labels)
 
 
 def drawing_sheet(
-    rows: Sequence[tuple[Rgb, Sequence[Sequence[Drawable]]]], headings: Sequence[str], width: int = WIDTH
+    rows: Sequence[tuple[Rgb, Sequence[Sequence[Drawable]]]],
+    headings: Sequence[str],
+    width: int = WIDTH,
+    labels: Sequence[str] = (),
 ) -> Rgb:
     """Each row's picture drawn once for each heading, with that column's objects on it.
 
-    Pictures are brought to their column's width before anything is drawn on them, so that labels stay readable.
+    Pictures are brought to their column's width before anything is drawn on them, so that labels stay readable. A
+    label has one color on the whole sheet.
 
     Args:
         rows: at least one; of each, the picture and as many sequences of objects as there are headings.
         headings: of the columns.
         width: of the sheet, in pixels.
+        labels: all that objects may have; with them, colors are the same on every sheet.
 
     Raises:
         ValueError: no rows or headings, a row of another length, or a mask that has not its picture's size.
@@ -76,7 +84,8 @@ def drawing_sheet(
     if not rows or not headings:
         raise ValueError("a sheet needs at least one row and one heading")
     column = (width - _GAP * (len(headings) + 1)) // len(headings)
-    cells = [[_cell(image, objects, column) for objects in columns] for image, columns in rows]
+    known = sorted({*labels, *(item.label for _, columns in rows for objects in columns for item in objects)})
+    cells = [[_cell(image, objects, column, known) for objects in columns] for image, columns in rows]
     if any(len(row) != len(headings) for row in cells):
         raise ValueError(f"each row of a sheet needs {len(headings)} columns")
     height = _HEADING_HEIGHT + sum(row[0].shape[0] + _GAP for row in cells)
@@ -102,19 +111,19 @@ def write_sheet(sheet: Rgb, file: Path) -> None:
     partial.replace(file)
 
 
-def write_samples(rows: Sequence[SampleRow], file: Path, width: int = WIDTH) -> None:
+def write_samples(rows: Sequence[SampleRow], file: Path, width: int = WIDTH, labels: Sequence[str] = ()) -> None:
     """The sheet of the rows as a picture file; see sample_sheet and write_sheet."""
-    write_sheet(sample_sheet(rows, width), file)
+    write_sheet(sample_sheet(rows, width, labels=labels), file)
 
 
-def _cell(image: Rgb, objects: Sequence[Drawable], column: int) -> Rgb:
+def _cell(image: Rgb, objects: Sequence[Drawable], column: int, labels: Sequence[str]) -> Rgb:
     """The picture as wide as a column (narrower when it is very tall), with the objects drawn on it."""
     height, width = image.shape[:2]
     scale = min(column / width, _TALLEST * column / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     resized = np.asarray(cv2.resize(image, size, interpolation=smooth), dtype=np.uint8)
-    return overlay(resized, [_resized(item, image, size) for item in objects])
+    return overlay(resized, [_resized(item, image, size) for item in objects], labels=labels)
 
 
 def _resized(item: Drawable, image: Rgb, size: tuple[int, int]) -> Drawing:

@@ -42,7 +42,7 @@ def validate(
             rows.append(_sample(image, picture, answer, dataset.classes))
         if done is not None:
             done()
-    return score_dataset(dataset, found), sample_sheet(rows)
+    return score_dataset(dataset, found), sample_sheet(rows, labels=dataset.classes)
 
 
 def _sample(image: Rgb, picture: LabeledPicture, answer: Segmentation, classes: tuple[str, ...]) -> SampleRow:

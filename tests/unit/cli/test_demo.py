@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 import time
@@ -71,6 +72,43 @@ def test_compare_leaves_out_what_is_to_be_ignored() -> None:
     assert compared(truth, found("blue rug", 0.9, LEFT), found("window", 0.7, RIGHT)) == [("window", 0.7, 1.0)]
 
 
+def test_compare_by_category() -> None:
+    answer = Result(WIDTH, HEIGHT, [found("chair", 0.9, RIGHT), found("red chair", 0.8, LEFT)])
+    findings = demo.compare(TWO_CHAIRS, answer, by_category=True)
+    assert findings == [demo.Finding("chair", None, 0.0), demo.Finding("chair", 0.9, 1.0)]
+
+
+def test_table_of_classes() -> None:
+    """Two chairs, of which one is found well and one badly; a lamp that nobody put there."""
+    answer = Result(
+        WIDTH,
+        HEIGHT,
+        [found("chair", 0.9, RIGHT), found("chair", 0.8, (0, 0, 10, 4)), found("lamp", 0.7, (40, 20, 50, 30))],
+    )
+    room = demo.Room(TWO_CHAIRS, answer, answer, TWO_CHAIRS.image)
+    output = io.StringIO()
+    findings = [demo.compare(TWO_CHAIRS, answer, by_category=True)]
+    Console(file=output, width=100).print(demo.class_table([room], findings))
+    rows = [line.replace("│", " ").split() for line in output.getvalue().splitlines()]
+    assert ["chair", "2", "1", "1", "0.700"] in rows
+    assert ["lamp", "0", "0", "1", "-"] in rows
+    assert ["all", "2", "1", "2", "0.700"] in rows
+
+
+def test_weights_of_instances_are_used_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segserve.torchserve.archive.source_folder", lambda name: tmp_path / name)
+    folder = tmp_path / "weights" / "demo" / "mask_rcnn"
+
+    def chosen(own: Path | None) -> dict[str, Path]:
+        return demo._weights(argparse.Namespace(weights=None, instance_weights=own))
+
+    assert chosen(None) == {"grounded_sam": folder.with_name("grounded_sam")}
+    assert chosen(tmp_path)["mask_rcnn"] == tmp_path
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    assert chosen(None)["mask_rcnn"] == folder
+
+
 def test_mean_counts_what_was_not_found() -> None:
     findings = [demo.Finding("a", 0.9, 0.9), demo.Finding("b", None, 0.0)]
     assert demo.mean_iou(findings) == pytest.approx(0.45)
@@ -78,12 +116,14 @@ def test_mean_counts_what_was_not_found() -> None:
 
 
 @pytest.mark.parametrize(("iou", "status"), [(0.7, 0), (0.69, 1)])
-def test_verdict(iou: float, status: int) -> None:
+@pytest.mark.parametrize("model", ["grounded_sam", "mask_rcnn"])
+def test_verdict(iou: float, status: int, model: str) -> None:
     output = io.StringIO()
     good = [demo.Finding("sofa", 0.9, 0.95)]
-    findings = [good, [demo.Finding("sofa", 0.9, iou)]]
+    findings = {"grounded_sam": [good, good], "mask_rcnn": [good, good]}
+    findings[model] = [good, [demo.Finding("sofa", 0.9, iou)]]
     assert demo._verdict([TWO_CHAIRS, TWO_CHAIRS], findings, Console(file=output, width=120)) == status
-    assert ("room 1: mean IoU 0.690 is under 0.7" in output.getvalue()) == (status == 1)
+    assert (f"{model}, room 1: mean IoU 0.690 is under 0.7" in output.getvalue()) == (status == 1)
 
 
 def test_table_shows_what_was_not_found() -> None:
@@ -128,7 +168,7 @@ def test_service_that_ends_early_is_explained(tmp_path: Path, monkeypatch: pytes
     fake_service(monkeypatch, "import sys; sys.exit('no Java found')")
     with (
         pytest.raises(ServiceError, match=r"(?s)status 1.*no Java found"),
-        demo_server.running_service(tmp_path, tmp_path / "logs", 60),
+        demo_server.running_service(tmp_path, ["grounded_sam"], tmp_path / "logs", 60),
     ):
         raise AssertionError("it must not come so far")
 
@@ -153,7 +193,7 @@ def test_service_that_never_gets_ready_is_given_up_and_stopped(tmp_path: Path, m
     monkeypatch.setattr(demo_server, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     with (
         pytest.raises(NotReadyError, match=r"(?s)within 240 s.*still loading"),
-        demo_server.running_service(tmp_path, logs, 240),
+        demo_server.running_service(tmp_path, ["grounded_sam"], logs, 240),
     ):
         raise AssertionError("it must not come so far")
     assert mark.exists(), "the child was told to end, and waited for"

@@ -15,7 +15,9 @@ from http_stand_in import Answer, Seen, StandIn
 from segserve.cli import main
 from segserve.imaging import decode, encode
 from segserve.masks import decode_rle, encode_rle
+from segserve.models.mask_rcnn.detectron2_checkpoint import convert
 
+DETECTRON2 = Path(__file__).parents[2] / "data" / "detectron2"
 MASK = np.zeros((60, 80), dtype=bool)
 MASK[10:40, 20:70] = True
 FOUND = {"label": "sofa", "score": 0.914, "box": [20, 10, 70, 40], "area": 1500, "mask": encode_rle(MASK)}
@@ -161,14 +163,50 @@ def test_local_refuses_what_it_cannot_run_before_it_loads_anything(
 ) -> None:
     (image,) = files(tmp_path, "a.png")
     for options, said in (
-        (["--model", "sam2", "--text", "sofa."], "grounded_sam only"),
+        (["--model", "sam2", "--text", "sofa."], "grounded_sam and mask_rcnn only; ask a server for sam2"),
         (["--text", " . "], "at least one phrase"),
         (["--text", "sofa.", "--box-threshold", "2"], "parameters.box_threshold"),
         (["--text", "sofa.", "--point", "1,2"], "prompt.points"),
         (["--text", "sofa.", "--weights", str(tmp_path / "none")], "none"),
+        (["--text", "sofa.", "--score-threshold", "0.5"], "parameters.score_threshold"),
+        (["--model", "mask_rcnn", "--text", "sofa."], "takes no prompt"),
+        (["--model", "mask_rcnn", "--box-threshold", "0.5"], "parameters.box_threshold"),
+        (["--model", "mask_rcnn", "--weights", str(tmp_path / "none")], "none"),
     ):
         assert main(["predict", image, "--local", *options]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_a_model_of_fixed_classes_needs_no_text(server: StandIn, tmp_path: Path) -> None:
+    server.answers = [answer(FOUND)]
+    (image,) = files(tmp_path, "a.png")
+    asked = ["--model", "balloons", "--score-threshold", "0.25", "--max-instances", "5"]
+    assert main(["predict", image, *asked, "--url", server.url]) == 0
+    request = request_of(server.seen[0])
+    assert (request["model"], request["prompt"]) == ("balloons", {})
+    assert request["parameters"] == {"score_threshold": 0.25, "max_instances": 5}
+
+
+def test_without_a_model_the_server_chooses(server: StandIn, tmp_path: Path) -> None:
+    server.answers = [answer(FOUND)]
+    (image,) = files(tmp_path, "a.png")
+    assert main(["predict", image, "--url", server.url]) == 0
+    assert "model" not in request_of(server.seen[0])
+
+
+def test_mask_rcnn_runs_locally(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = json.loads((DETECTRON2 / "expected.json").read_text("utf-8"))
+    convert(DETECTRON2 / "model_final.pth", DETECTRON2 / "config.yaml", golden["classes"], tmp_path)
+    picture = golden["images"][0]
+    image = str(DETECTRON2 / "images" / picture["image"])
+    options = ["--local", "--model", "mask_rcnn", "--weights", str(tmp_path), "--score-threshold", "0.05", "--json"]
+    assert main(["predict", image, *options]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert len(shown["instances"]) == len(picture["instances"]) > 0
+    for found, wanted in zip(shown["instances"], picture["instances"], strict=True):
+        assert found["label"] == golden["classes"][wanted["category_id"]]
+        assert found["score"] == pytest.approx(wanted["score"], abs=2e-3)
+        assert found["box"] == pytest.approx(wanted["box"], abs=0.2)
 
 
 @pytest.mark.parametrize("command", ["predict", "demo"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ def test_it_writes_consecutive_seeds_of_the_given_size(
     assert [scene.seed for scene in written] == [424242, 424243, 424244]
     assert all(scene.image.shape == (120, 160, 3) for scene in written)
     assert "3 scenes (seeds 424242 to 424244)" in capsys.readouterr().out
+
+
+def test_labelme_files_of_some_categories(parser: argparse.ArgumentParser, tmp_path: Path) -> None:
+    options = ["--size", "160x120", "--format", "labelme", "--categories", "wall,floor"]
+    args = parser.parse_args(["scenes", "--seed", "424242", "--count", "3", "--out", str(tmp_path / "out"), *options])
+    assert args.run(args) == 0
+    expected = {f"{seed}.{kind}" for seed in (424242, 424243, 424244) for kind in ("json", "png")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+    files = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    assert {(content["imageHeight"], content["imageWidth"]) for content in files} == {(120, 160)}
+    assert {shape["label"] for content in files for shape in content["shapes"]} == {"wall", "floor"}
+
+
+def test_coco_has_all_categories(parser: argparse.ArgumentParser, tmp_path: Path) -> None:
+    args = parser.parse_args(["scenes", "--seed", "1", "--out", str(tmp_path / "out"), "--categories", "window"])
+    with pytest.raises(InvalidRequestError, match="--categories: goes with --format labelme only"):
+        args.run(args)
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_scene_of_its_own_size_is_the_default(parser: argparse.ArgumentParser) -> None:

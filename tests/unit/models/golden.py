@@ -34,7 +34,9 @@ def golden() -> tuple[Golden, ...]:
     content = json.loads((FOLDER / "expected.json").read_text("utf-8"))
     assert tuple(content["classes"]) == LABELS
     return tuple(
-        Golden(each["image"], decode((FOLDER / "images" / each["image"]).read_bytes(), ImageLimits()), each["instances"])
+        Golden(
+            each["image"], decode((FOLDER / "images" / each["image"]).read_bytes(), ImageLimits()), each["instances"]
+        )
         for each in content["images"]
     )
 

@@ -70,9 +70,7 @@ def test_it_is_far_closer_than_parity_asks(model: MaskRcnn) -> None:
 def test_the_instances_come_in_detectron2s_order(model: MaskRcnn) -> None:
     for expected in golden():
         answer = model.predict([expected.image], [ANYWAY])[0]
-        assert [each.label for each in answer.instances] == [
-            LABELS[each["category_id"]] for each in expected.instances
-        ]
+        assert [each.label for each in answer.instances] == [LABELS[each["category_id"]] for each in expected.instances]
 
 
 def test_every_tensor_of_the_checkpoint_is_used(converted: Path) -> None:

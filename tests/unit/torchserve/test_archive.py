@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from segserve.config import ArchivedModel
 from segserve.errors import InvalidRequestError, NotFoundError
 from segserve.torchserve.archive import build_archive, find_archives, read_archive
 
@@ -154,3 +155,54 @@ def test_a_store_is_read_by_name(checkpoint, tmp_path):
     (store / "broken.mar").write_bytes(b"no zip")
     with pytest.raises(InvalidRequestError, match=r"broken\.mar"):
         find_archives(store)
+
+
+@pytest.fixture
+def mask_rcnn(tmp_path):
+    """A folder with the files of a Mask R-CNN checkpoint, beside what its training left there."""
+    folder = tmp_path / "trained"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "mask_rcnn", "classes": ["balloon", "kite"]}))
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    for name in ("metrics.json", "training.json", "last.safetensors", "model_final.pth", "samples/1.png", ".hidden"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_of_a_mask_rcnn_only_what_a_worker_reads_comes_along(mask_rcnn, tmp_path):
+    path = build_archive("mask_rcnn", mask_rcnn, tmp_path / "store", handlers=HANDLERS)
+    with zipfile.ZipFile(path) as archive:
+        assert sorted(archive.namelist()) == [
+            "MAR-INF/MANIFEST.json",
+            "checkpoint/config.json",
+            "checkpoint/model.safetensors",
+            "mask_rcnn.yaml",
+            "mask_rcnn_handler.py",
+        ]
+
+
+def test_an_archive_tells_which_model_it_is(checkpoint, mask_rcnn, tmp_path):
+    balloons = build_archive("mask_rcnn", mask_rcnn, tmp_path, handlers=HANDLERS, name="balloons")
+    assert read_archive(balloons).about == ArchivedModel("mask_rcnn", "torchvision", ("balloon", "kite"))
+    assert read_archive(build(checkpoint, tmp_path, name="anything")).about == ArchivedModel("grounded_sam")
+    foreign = tmp_path / "foreign.mar"
+    with zipfile.ZipFile(foreign, "w") as archive:
+        manifest = {"model": {"modelName": "foreign", "modelVersion": "1", "handler": "image_segmenter"}}
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+    assert read_archive(foreign).about == ArchivedModel()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "named"),
+    [
+        (lambda root: (root / "model.safetensors").unlink(), "model.safetensors"),
+        (lambda root: (root / "config.json").unlink(), "config.json"),
+        (lambda root: (root / "config.json").write_text('{"model_type": "sam"}'), "'sam'"),
+    ],
+)
+def test_what_is_no_mask_rcnn_is_refused_before_packing(mask_rcnn, tmp_path, break_it, named):
+    break_it(mask_rcnn)
+    with pytest.raises(InvalidRequestError) as caught:
+        build_archive("mask_rcnn", mask_rcnn, tmp_path / "store", handlers=HANDLERS)
+    assert named in caught.value.message
+    assert not (tmp_path / "store").exists()

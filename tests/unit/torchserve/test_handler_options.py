@@ -2,7 +2,7 @@
 
 import pytest
 
-from segserve.catalog import GROUNDED_SAM
+from segserve.catalog import GROUNDED_SAM, MASK_RCNN
 from segserve.errors import InvalidRequestError
 from segserve.torchserve.handler_options import read_options
 
@@ -46,3 +46,14 @@ def test_the_rest_are_the_parameters_defaults():
 def test_mistakes_are_named(section, named):
     with pytest.raises(InvalidRequestError, match=rf"handler\.{named}"):
         read_options({"handler": section}, None, GROUNDED_SAM)
+
+
+def test_the_engine_is_one_of_those_the_model_has():
+    assert read_options({"handler": {}}, None, MASK_RCNN).engine == "torchvision"
+    assert read_options({"handler": {"engine": "detectron2"}}, None, MASK_RCNN).engine == "detectron2"
+    assert read_options({"handler": {}}, None, GROUNDED_SAM).engine is None
+    for engine in ("onnx", None, 2):
+        with pytest.raises(InvalidRequestError, match=r"handler\.engine: expected torchvision or detectron2"):
+            read_options({"handler": {"engine": engine}}, None, MASK_RCNN)
+    with pytest.raises(InvalidRequestError, match=r"handler\.engine: unknown option of grounded_sam"):
+        read_options({"handler": {"engine": "torchvision"}}, None, GROUNDED_SAM)

@@ -74,6 +74,18 @@ def test_as_many_columns_as_headings() -> None:
     assert all((third[:34] < 128).any() for third in thirds), "each has its heading"
 
 
+def test_a_label_has_one_color_on_the_whole_sheet_and_with_all_labels_known_on_every_sheet() -> None:
+    # Labels of one pick: "wall" loses its own color beside "lamp", also where the lamp was not found.
+    assert colors_of(["wall"])["wall"] == colors_of(["lamp"])["lamp"]
+    beside = colors_of(["lamp", "wall"])["wall"]
+    wall = square("wall", 40, 20)
+    sheet = sample_sheet([SampleRow(GRAY, [square("lamp", 5, 20), wall], [wall])], width=640)
+    alone = sample_sheet([SampleRow(GRAY, [], [wall])], width=640, labels=("wall", "lamp"))
+    tint = 0.58 * 128 + 0.42 * np.asarray(beside)
+    for half in (sheet[:, :320], sheet[:, 320:], alone[:, 320:]):
+        assert int((np.abs(half.astype(float) - tint).max(axis=-1) < 3).sum()) > 2000
+
+
 def test_what_makes_no_sheet_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         sample_sheet([])

@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from segserve.catalog import CATALOG
 from segserve.errors import InvalidRequestError, NotFoundError, UnauthorizedError
 from segserve.gateway import documentation
 from segserve.gateway.answers import json_response
 from segserve.gateway.middleware import check_key
 from segserve.gateway.readiness import ModelStatus
+from segserve.gateway.served_models import ServedModels
 from segserve.gateway.services import services_of
 from segserve.gateway.trace import trace_of
 
@@ -31,18 +31,20 @@ def router() -> APIRouter:
 
 async def models(request: Request) -> Response:
     """All models that are served or should be."""
-    readiness = services_of(request).readiness
-    described = [describe(name, readiness.snapshot.models.get(name)) for name in readiness.names()]
+    services = services_of(request)
+    states = services.readiness.snapshot.models
+    described = [describe(name, states.get(name), services.served_models) for name in services.readiness.names()]
     return json_response({"models": described})
 
 
 async def model(request: Request, name: str) -> Response:
     """One model."""
-    readiness = services_of(request).readiness
+    services = services_of(request)
+    readiness = services.readiness
     if name not in readiness.names():
         known = ", ".join(readiness.names()) or "none"
         raise NotFoundError(f"The model {name[:80]!r} is not served here. Models: {known}.", code="model_not_found")
-    return json_response(describe(name, readiness.snapshot.models.get(name)))
+    return json_response(describe(name, readiness.snapshot.models.get(name), services.served_models))
 
 
 async def scale(request: Request, name: str) -> Response:
@@ -65,14 +67,15 @@ async def scale(request: Request, name: str) -> Response:
         raise NotFoundError(f"The model {name[:80]!r} is not served here.", code="model_not_found")
     await services.workers.scale(name, fewest, most)
     await services.readiness.poll()
-    return json_response(describe(name, services.readiness.snapshot.models.get(name)))
+    return json_response(describe(name, services.readiness.snapshot.models.get(name), services.served_models))
 
 
-def describe(name: str, status: ModelStatus | None) -> dict[str, Any]:
+def describe(name: str, status: ModelStatus | None, served: ServedModels) -> dict[str, Any]:
     """What callers are told of a model; status: None while TorchServe does not have it."""
-    entry = CATALOG.get(name)
+    entry, about = served.known_entry(name), served.about(name)
     return {
         "name": name,
+        "kind": entry.name if entry else None,
         "title": entry.title if entry else "",
         "version": status.version if status else None,
         "ready": status.ready if status else False,
@@ -83,8 +86,8 @@ def describe(name: str, status: ModelStatus | None) -> dict[str, Any]:
         "prompts": list(entry.prompts) if entry else [],
         "parameters": list(entry.parameters) if entry else [],
         "returns": entry.returns if entry else None,
-        # What a text prompt can name has no list.
-        "classes": None,
+        "classes": None if about.classes is None else list(about.classes),
+        "engine": about.engine,
     }
 
 

@@ -11,12 +11,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from segserve.catalog import CATALOG
 from segserve.errors import InvalidRequestError
 from segserve.gateway import documentation, incoming
 from segserve.gateway.answers import json_response
 from segserve.gateway.routes.segment import respond
 from segserve.gateway.routes.tiling import tile
+from segserve.gateway.served_models import ServedModels
 from segserve.gateway.services import services_of
 from segserve.schema import SegmentRequest, parse
 
@@ -67,7 +67,8 @@ async def invocations(request: Request) -> Response:
     body = await request.body()
     content_type = request.headers.get("content-type", "")
     if incoming.is_raw_image(content_type):
-        return await respond(request, from_attributes(body, request.headers.get(_ATTRIBUTES, "")), [body])
+        served = services_of(request).served_models
+        return await respond(request, from_attributes(body, request.headers.get(_ATTRIBUTES, ""), served), [body])
     if not incoming.is_json(content_type) and not incoming.looks_like_json(body):
         came = f"came Content-Type {content_type[:80]!r}" if body else "the body is empty (0 bytes)"
         raise InvalidRequestError(_expected(came))
@@ -81,7 +82,7 @@ async def invocations(request: Request) -> Response:
     raise InvalidRequestError(_expected(f"came a JSON object with the keys {keys}"))
 
 
-def from_attributes(body: bytes, text: str) -> SegmentRequest:
+def from_attributes(body: bytes, text: str, served: ServedModels) -> SegmentRequest:
     """The native request for an image body that custom attributes describe.
 
     They have the form ``name=value;…``, values percent-encoded where need be; ``threshold`` stands for the
@@ -98,7 +99,7 @@ def from_attributes(body: bytes, text: str) -> SegmentRequest:
                 f"X-Amzn-SageMaker-Custom-Attributes: expected name=value;name=value, came {pair[:60]!r}."
             )
         fields.append((name.strip(), unquote(value.strip())))
-    entry = CATALOG.get(dict(fields).get("model", SegmentRequest.model_fields["model"].default))
+    entry = served.known_entry(dict(fields).get("model") or served.default())
     threshold = "box_threshold" if entry is None or "box_threshold" in entry.parameters else "score_threshold"
     named = [(threshold if name == "threshold" else name, value) for name, value in fields]
     return incoming.from_raw(body, named, "X-Amzn-SageMaker-Custom-Attributes")

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from segserve.errors import InvalidRequestError, SegserveError
 from segserve.gateway import documentation, drawing, incoming
+from segserve.gateway.accept import preferred
 from segserve.gateway.answers import json_bytes
 from segserve.gateway.segmenting import Found, Job, Spent, check_answer
 from segserve.gateway.services import Services, services_of
@@ -20,6 +21,7 @@ from segserve.gateway.trace import trace_of
 from segserve.schema import SegmentRequest
 
 Form = Literal["application/json", "image/png", "application/x-npy"]
+FORMS: tuple[Form, ...] = ("application/json", "image/png", "application/x-npy")
 
 _WAY_OUT = "Ask for fewer renders (render), a smaller mask_format (rle, polygon or none), or fewer images at a time."
 
@@ -65,39 +67,16 @@ async def respond(request: Request, native: SegmentRequest, images: Sequence[byt
         SegserveError: the request is at fault, or its only image.
     """
     services = services_of(request)
-    job = Job.from_request(native, images)
+    job = Job.from_request(native, services.served_models, images)
     trace = trace_of(request.scope)
-    trace.model, trace.images = job.entry.name, len(job.images)
-    services.metrics.count_images(job.entry.name, len(job.images))
-    form = accepted_form(request.headers.get("accept", ""))
+    trace.model, trace.images = job.model, len(job.images)
+    services.metrics.count_images(job.model, len(job.images))
+    form = preferred(request.headers.get("accept", ""), FORMS)
     if form == "application/json":
         return await _as_json(services, native, job)
     if len(job.images) != 1:
         raise InvalidRequestError(f"Accept: {form} answers one image; came {len(job.images)}. Ask for JSON instead.")
     return await _as_file(services, job, form)
-
-
-def accepted_form(accept: str) -> Form:
-    """The form of the answer that an Accept header prefers; JSON when it leaves the choice."""
-    known: dict[str, Form] = {"image/png": "image/png", "application/x-npy": "application/x-npy"}
-    best: tuple[float, Form] = (0.0, "application/json")
-    for part in accept.split(",") if accept else ():
-        kind, _, options = part.partition(";")
-        quality = _quality(options)
-        if quality > best[0]:
-            best = (quality, known.get(kind.strip().lower(), "application/json"))
-    return best[1]
-
-
-def _quality(options: str) -> float:
-    for option in options.split(";"):
-        name, _, value = option.partition("=")
-        if name.strip().lower() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 async def _as_json(services: Services, native: SegmentRequest, job: Job) -> Response:
@@ -111,9 +90,10 @@ async def _as_json(services: Services, native: SegmentRequest, job: Job) -> Resp
         work = (found.data, found.result, native.mask_format, native.render, services.settings.image_limits)
         if not draws:
             return drawing.finished(*work)
-        answer = await asyncio.to_thread(drawing.finished, *work)
+        answer = await asyncio.to_thread(drawing.finished, *work, labels=found.classes)
         # Counted on the way, so that an answer that cannot be sent does not pile up in memory first.
-        rendered_bytes += sum(len(text) for texts in answer.get("renders", {}).values() for text in texts)
+        renders = answer.get("renders", {}).values()
+        rendered_bytes += sum(len(made) if isinstance(made, str) else sum(map(len, made)) for made in renders)
         check_answer(rendered_bytes, limits.max_answer_bytes, _WAY_OUT)
         return answer
 
@@ -122,8 +102,8 @@ async def _as_json(services: Services, native: SegmentRequest, job: Job) -> Resp
     if len(results) == 1 and isinstance(results[0], SegserveError):
         raise results[0]
     answer = {
-        "model": job.entry.name,
-        "version": services.readiness.version(job.entry.name),
+        "model": job.model,
+        "version": services.readiness.version(job.model),
         "results": [_item(result) for result in results],
         "timings_ms": {
             "fetch": round(spent.fetch, 2),
@@ -140,9 +120,8 @@ async def _as_json(services: Services, native: SegmentRequest, job: Job) -> Resp
 async def _as_file(services: Services, job: Job, form: Form) -> Response:
     async def finish(found: Found) -> bytes:
         if form == "image/png":
-            return await asyncio.to_thread(
-                drawing.overlay_png, found.data, found.result, services.settings.image_limits
-            )
+            limits = services.settings.image_limits
+            return await asyncio.to_thread(drawing.overlay_png, found.data, found.result, limits, labels=found.classes)
         return await asyncio.to_thread(drawing.mask_stack, found.result)
 
     result = (await services.segmenter.run(job, finish))[0]

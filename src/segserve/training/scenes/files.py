@@ -81,7 +81,7 @@ def write_scenes(
         InvalidRequestError: a number is out of range, or the folder holds something else; nothing was written.
         OSError: the folder cannot be written.
     """
-    _check_request(seed, count, size)
+    check_request(seed, count, size)
     _make_room(out)
     info = {
         "description": GENERATOR,
@@ -150,7 +150,8 @@ def read_origin(folder: Path) -> Origin:
     return Origin(info["seed"], info["count"])
 
 
-def _check_request(seed: int, count: int, size: tuple[int, int] | None) -> None:
+def check_request(seed: int, count: int, size: tuple[int, int] | None) -> None:
+    """Raises InvalidRequestError when a number is out of the range that write_scenes documents."""
     if seed < 0:
         raise InvalidRequestError(f"seed: expected 0 or more, got {seed}")
     if count < 1:
