@@ -46,7 +46,14 @@ def test_demo(tmp_path: Path) -> None:
     assert changed[scene.semantic == CATEGORIES.index("ceiling")].mean() < 0.02
     overlay = imaging.decode((tmp_path / "out" / f"room_{SEED}_overlay.png").read_bytes())
     assert (overlay != scene.image).any(axis=2).mean() > 0.5
-    assert (tmp_path / "out" / "overview.jpg").stat().st_size > 10_000
+    assert "by class: mask_rcnn" in printed
+    (total,) = [line.replace("│", " ").split() for line in printed.splitlines() if line.startswith("│ all ")]
+    _, objects, found, _, iou = total
+    assert int(found) >= 0.7 * int(objects) > 3 and float(iou) >= 0.7
+    instances = imaging.decode((tmp_path / "out" / f"room_{SEED}_instances.png").read_bytes())
+    assert (instances != scene.image).any(axis=2).mean() > 0.5 and (instances != overlay).any()
+    overview = imaging.decode((tmp_path / "out" / "overview.jpg").read_bytes())
+    assert overview.shape[1] > 4 * 350, "four pictures side by side: the room, by text, by class, the new floor"
 
 
 def test_interrupted_while_it_starts_nothing_stays_behind(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def _write_pictures(rooms: Sequence[Room], out: Path) -> None:
     for room in rooms:
         drawn = {"overlay": overlay(room.scene.image, room.by_text.instances, labels=labels)}
         if room.by_class is not None:
-            drawn["instances"] = overlay(room.scene.image, room.by_class.instances, boxes=True, labels=labels)
+            drawn["instances"] = overlay(room.scene.image, room.by_class.instances, labels=labels)
         drawn["tiled"] = room.floor
         for kind, picture in drawn.items():
             (out / _file(room.scene, kind)).write_bytes(encode(picture))

@@ -66,7 +66,7 @@ def add_parser(targets: Any) -> None:
     course.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --work")
     place = parser.add_argument_group("place")
     place.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the weights")
-    place.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default build/train/NAME)")
+    place.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (default: work/ in --out)")
     place.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (default: auto)")
     place.add_argument(
         "--precision",
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
     cv2.setNumThreads(args.threads)
     torch.set_num_threads(args.threads)
-    work = args.work or Path("build/train") / args.out.name
+    work = args.work or args.out / "work"
     if has_run(work) and not args.resume:
         raise InvalidRequestError(f"{work} holds a training already: go on with --resume, or name another --work.")
     if args.resume and not has_run(work):

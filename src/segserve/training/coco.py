@@ -1,7 +1,7 @@
 """COCO instance annotations: reading them with every claim checked, and the masks that COCO's own tools make of them.
 
 Format: https://cocodataset.org/#format-data, "Object Detection". Beyond it, an object may carry ``"ignore": 1``, as
-generated scenes do: it is neither to be learned nor to be scored.
+generated scenes do: it is not to be scored.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LabeledObject:
         box: x0, y0, x1, y1 in pixels, ends exclusive, within the picture.
         segmentation: compressed RLE of the picture's size, or polygons.
         crowd: a group that nobody counted (COCO's ``iscrowd``): neither learned nor missed.
-        ignore: not to be learned or scored.
+        ignore: too small or too hidden to be scored; training shows it all the same.
     """
 
     class_index: int

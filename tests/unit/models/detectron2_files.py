@@ -110,8 +110,17 @@ def random_network(architecture: Architecture, seed: int = 0) -> MaskRcnnNetwork
                     tensor.normal_(0, 0.1)
                 elif tensor.dim() > 1:
                     tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5)
-            for name in ("rpn_head.anchor_deltas.weight", "box_predictor.bbox_pred.weight"):
-                network.state_dict()[("proposal_generator." if "rpn" in name else "roi_heads.") + name].mul_(0.02)
+            state = network.state_dict()
+            for name in (
+                "proposal_generator.rpn_head.anchor_deltas.weight",
+                "roi_heads.box_predictor.bbox_pred.weight",
+            ):
+                state[name].mul_(0.1)
+            if not architecture.pyramid_norm:
+                # Features of about one, as a trained network has them, so that boxes stay in the picture.
+                spread = network.backbone(torch.randn(1, 3, 96, 128) * 60)["p2"].std()
+                for level in (2, 3, 4, 5):
+                    state[f"backbone.fpn_output{level}.weight"].div_(spread)
     return network
 
 

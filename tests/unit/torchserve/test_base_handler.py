@@ -184,6 +184,10 @@ def test_it_describes_itself(handler, tmp_path):
     assert status == 200
     assert body["device"] == "cpu"
     assert body["prompts"] == ["text"]
+    assert (body["kind"], body["engine"], body["classes"]) == ("grounded_sam", None, None)
+    handler.predictor.classes = ("spot", "stain")
+    (body,), _, _ = serve(handler, [{}], tmp_path, {"describe": "True"})
+    assert body["classes"] == ["spot", "stain"]
 
 
 def test_too_many_pixels_are_refused_by_the_environments_limit(tmp_path, monkeypatch, root_level):

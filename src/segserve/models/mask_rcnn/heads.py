@@ -191,7 +191,9 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]  # torchvision has no types
         logits, deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, proposals)))
         counts = [len(each) for each in proposals]
         scores = torch.split(F.softmax(logits, dim=1), counts)
-        decoded = torch.split(self.box_coder.decode(deltas, proposals), counts)
+        # torchvision leaves no boxes flat.
+        boxes = self.box_coder.decode(deltas, proposals).view(len(deltas), deltas.shape[1] // 4, 4)
+        decoded = torch.split(boxes, counts)
         kept = [
             _select(boxes, score[:, :-1], size, limit)
             for boxes, score, size, limit in zip(decoded, scores, sizes, limits, strict=True)
