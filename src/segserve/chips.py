@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -34,15 +35,27 @@ _CHIP_COST, _OBJECT_COST, _OWN_COST, _RING_COST = 6.0, 1.0, 0.5, 0.12
 """Of hiding one chip's area of: another chip, another small object, the own small object; and of going a ring away."""
 
 
+class Masked(Protocol):
+    """What has a mask of the picture's size."""
+
+    @property
+    def mask(self) -> Mask: ...
+
+
 @dataclass(frozen=True)
 class Chip:
-    """What to write about one instance. box: in pixels of the picture; mask: of the picture's size."""
+    """What to write about one instance. box: in pixels of the picture; owner: has its mask, asked for when needed."""
 
     label: str
     score: float
     color: Color
     box: Sequence[float]
-    mask: Mask
+    owner: Masked
+
+    @property
+    def mask(self) -> Mask:
+        """The instance's."""
+        return self.owner.mask
 
 
 @dataclass(frozen=True)

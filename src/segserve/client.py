@@ -155,8 +155,8 @@ class Client:
             points: ``[x, y, 1 foreground | 0 background]`` in pixels.
             boxes: ``[x0, y0, x1, y1]`` in pixels.
             render: pictures to be drawn by the server: overlay, cutout, mask, crops.
-            parameters: the model's own, e.g. ``box_threshold=0.4`` or, of mask_rcnn, ``score_threshold=0.5``; None means the server's
-                default.
+            parameters: the model's own, e.g. ``box_threshold=0.4`` or, of mask_rcnn, ``score_threshold=0.5``; None
+                means the server's default.
         """
         outcome = self.segment_many(
             [image], text, model=model, points=points, boxes=boxes, render=render, **parameters

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from segserve.chips import Chip, Place, layout, write
+from segserve.masks import Mask
 
 WIDTH, HEIGHT = 640, 480
 RED = (230, 57, 70)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What a chip belongs to."""
+
+    mask: Mask
 
 
 def chip(box: tuple[int, int, int, int], score: float = 0.9, label: str = "thing", shape: tuple[int, int] = (480, 640)):
     x0, y0, x1, y1 = box
     mask = np.zeros(shape, dtype=bool)
     mask[y0:y1, x0:x1] = True
-    return Chip(label, score, RED, box, mask)
+    return Chip(label, score, RED, box, Masked(mask))
 
 
 def overlapping(places: Sequence[Place]) -> int:
@@ -86,7 +95,7 @@ def test_odd_labels_fit_the_picture(label: str, shape: tuple[int, int]) -> None:
 
 
 def test_chips_of_empty_masks_and_none_at_all() -> None:
-    empty = Chip("ghost", 0.5, RED, (10, 10, 10, 10), np.zeros((480, 640), dtype=bool))
+    empty = Chip("ghost", 0.5, RED, (10, 10, 10, 10), Masked(np.zeros((480, 640), dtype=bool)))
     image = np.zeros((480, 640, 3), dtype=np.uint8)
     assert (write(image, [empty] * 9) != image).any()
     assert np.array_equal(write(image, []), image)
@@ -96,8 +105,8 @@ def test_chips_of_empty_masks_and_none_at_all() -> None:
 def test_where_chips_must_overlap_the_better_score_is_on_top() -> None:
     shape = (60, 90)
     chips = [
-        Chip("a", 0.95, (255, 0, 0), (0, 0, 90, 60), np.ones(shape, dtype=bool)),
-        *[Chip("b", 0.5, (0, 255, 0), (0, 0, 90, 60), np.ones(shape, dtype=bool)) for _ in range(30)],
+        Chip("a", 0.95, (255, 0, 0), (0, 0, 90, 60), Masked(np.ones(shape, dtype=bool))),
+        *[Chip("b", 0.5, (0, 255, 0), (0, 0, 90, 60), Masked(np.ones(shape, dtype=bool))) for _ in range(30)],
     ]
     drawn = write(np.zeros((*shape, 3), dtype=np.uint8), chips)
     x0, y0, x1, y1 = layout(chips, 90, 60)[0].box

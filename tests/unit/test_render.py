@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -217,3 +220,31 @@ def test_crops(box: tuple[float, ...], expected: tuple[int, int, int, int]) -> N
     assert np.array_equal(part, image[y0:y1, x0:x1])
     part[:] = 0
     assert image.any(), "a crop is a copy"
+
+
+def test_masks_are_asked_for_one_at_a_time() -> None:
+    """A hundred masks of a 12-megapixel picture would take 1.2 GB: none may be kept."""
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    @dataclass
+    class Lazy:
+        row: int
+        label: str = "thing"
+        score: float = 0.9
+
+        @property
+        def box(self) -> tuple[float, float, float, float]:
+            return (10.0, self.row, 90.0, self.row + 8.0)
+
+        @property
+        def mask(self) -> np.ndarray:
+            mask = np.zeros((200, 100), bool)
+            mask[self.row : self.row + 8, 10:90] = True
+            alive.append(weakref.ref(mask))
+            assert sum(reference() is not None for reference in alive) <= 3
+            return mask
+
+    things = [Lazy(row) for row in range(10, 190, 20)]
+    drawn = overlay(np.full((200, 100, 3), 128, np.uint8), things, boxes=True)
+    assert len(alive) >= 2 * len(things)
+    assert all((drawn[thing.row + 3, 80] != 128).any() for thing in things)

@@ -150,6 +150,7 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
         ("latency median, ms", [f"{result.median:.1f}" for result in results]),
         ("latency p90, ms", [f"{result.p90:.1f}" for result in results]),
         (f"latency, times {first.name}'s", [f"{result.ratio_to(first):.2f}" for result in results]),
+        ("CPU time median, ms", [f"{result.cpu_median:.1f}" for result in results]),
         ("pictures/s", [f"{result.pictures_per_second:.2f}" for result in results]),
         ("memory of a picture, MB", [_megabytes(result.peak_memory) for result in results]),
         ("mask AP", [_share(result.scores.mask_ap) for result in results]),

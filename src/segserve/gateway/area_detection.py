@@ -20,7 +20,7 @@ from segserve import render
 from segserve.catalog import MASK_RCNN
 from segserve.errors import InvalidRequestError, NotFoundError, SegserveError
 from segserve.gateway.detection_folder import DetectionFolder, name_fault
-from segserve.gateway.drawing import base64_text, decoded, drawings_of, instance_masks
+from segserve.gateway.drawing import base64_text, decoded, drawings_of
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.segmenting import Found, Job, Load, Segmenter, check_answer
 from segserve.gateway.served_models import ServedModels
@@ -324,7 +324,7 @@ def detected(found: Found, output_name: str, limits: ImageLimits) -> Detection:
         InternalError: the worker's masks are broken.
     """
     picture = decoded(found.data, found.result, limits)
-    drawings = sorted(drawings_of(found.result, instance_masks(found.result)), key=lambda drawing: -drawing.score)
+    drawings = sorted(drawings_of(found.result), key=lambda drawing: -drawing.score)
     boxes = [[float(side) for side in drawing.box] for drawing in drawings]
     return Detection(
         boxes,

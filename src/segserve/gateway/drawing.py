@@ -42,20 +42,48 @@ class Drawn:
         return round(100.0 - self.masked_percentage, 2)
 
 
-def instance_masks(result: Mapping[str, Any]) -> list[Mask]:
+class InstanceMasks(Sequence[Mask]):
     """The H x W masks of a worker's result, in its order.
 
+    Each is decoded when it is asked for, and not kept: a hundred of a 12-megapixel picture would take 1.2 GB.
+
     Raises:
-        InternalError: a mask is no mask of the picture's size.
+        InternalError: when a mask is asked for that is no mask of the picture's size.
     """
-    shape = (result["height"], result["width"])
-    try:
-        masks = [decode_rle(instance["mask"]) for instance in result["instances"]]
-    except (KeyError, ValueError) as error:
-        raise InternalError("The worker answered a mask that cannot be decoded.") from error
-    if any(mask.shape != shape for mask in masks):
-        raise InternalError("The worker answered a mask of another size than its picture's.")
-    return masks
+
+    def __init__(self, result: Mapping[str, Any]) -> None:
+        self._instances: Sequence[Mapping[str, Any]] = result["instances"]
+        self._shape = (result["height"], result["width"])
+
+    def __len__(self) -> int:
+        return len(self._instances)
+
+    def __getitem__(self, index: Any) -> Any:
+        instance = self._instances[index]
+        try:
+            mask = decode_rle(instance["mask"])
+        except (KeyError, ValueError) as error:
+            raise InternalError("The worker answered a mask that cannot be decoded.") from error
+        if mask.shape != self._shape:
+            raise InternalError("The worker answered a mask of another size than its picture's.")
+        return mask
+
+
+@dataclass(frozen=True)
+class InstanceDrawing:
+    """What an overlay shows of one instance of a worker's result: the one at index."""
+
+    label: str
+    score: float
+    box: Sequence[float]
+    masks: InstanceMasks
+    index: int
+
+    @property
+    def mask(self) -> Mask:
+        """The instance's."""
+        mask: Mask = self.masks[self.index]
+        return mask
 
 
 def decoded(data: bytes, result: Mapping[str, Any], limits: ImageLimits) -> Rgb:
@@ -71,11 +99,12 @@ def decoded(data: bytes, result: Mapping[str, Any], limits: ImageLimits) -> Rgb:
     return image
 
 
-def drawings_of(result: Mapping[str, Any], masks: Sequence[Mask]) -> list[render.Drawing]:
-    """What an overlay shows of a worker's result; masks: one for each instance."""
+def drawings_of(result: Mapping[str, Any]) -> list[InstanceDrawing]:
+    """What an overlay shows of a worker's result."""
+    masks = InstanceMasks(result)
     return [
-        render.Drawing(item["label"], item["score"], item["box"], mask)
-        for item, mask in zip(result["instances"], masks, strict=True)
+        InstanceDrawing(item["label"], item["score"], item["box"], masks, index)
+        for index, item in enumerate(result["instances"])
     ]
 
 
@@ -99,7 +128,7 @@ def finished(
         UndecodableImageError: the image cannot be drawn on.
         InternalError: the worker's masks are broken.
     """
-    masks = instance_masks(result) if kinds or mask_format in ("polygon", "png") else []
+    masks = InstanceMasks(result)
     answer = {**result, "instances": _with_masks(result["instances"], masks, mask_format)}
     if kinds:
         needs_pixels = any(kind != "mask" for kind in kinds)
@@ -115,7 +144,7 @@ def overlay_png(data: bytes, result: Mapping[str, Any], limits: ImageLimits, *, 
         UndecodableImageError, InternalError: as finished.
     """
     image = decoded(data, result, limits)
-    return encode(render.overlay(image, drawings_of(result, instance_masks(result)), labels=labels))
+    return encode(render.overlay(image, drawings_of(result), labels=labels))
 
 
 def drawn(
@@ -135,9 +164,8 @@ def drawn(
         UndecodableImageError, InternalError: as finished.
     """
     image = decoded(data, result, limits)
-    masks = instance_masks(result)
-    union = render.mask_image(masks, result["height"], result["width"]) > 0
-    drawings = drawings_of(result, masks)
+    union = render.mask_image(InstanceMasks(result), result["height"], result["width"]) > 0
+    drawings = drawings_of(result)
     if gray_rest:
         picture = render.overlay(render.gray_outside(image, union), drawings, opacity=0.0, labels=labels)
     else:
@@ -151,8 +179,10 @@ def mask_stack(result: Mapping[str, Any]) -> bytes:
     Raises:
         InternalError: the worker's masks are broken.
     """
-    masks = instance_masks(result)
-    stack = np.stack(masks) if masks else np.zeros((0, result["height"], result["width"]), dtype=bool)
+    masks = InstanceMasks(result)
+    stack = np.zeros((len(masks), result["height"], result["width"]), dtype=bool)
+    for index, mask in enumerate(masks):
+        stack[index] = mask
     buffer = io.BytesIO()
     np.save(buffer, stack, allow_pickle=False)
     return buffer.getvalue()
@@ -186,13 +216,9 @@ def _with_masks(
 def _rendered(
     kind: RenderKind, image: Rgb | None, result: Mapping[str, Any], masks: Sequence[Mask], labels: Sequence[str]
 ) -> str | list[str]:
-    union = render.mask_image(masks, result["height"], result["width"])
-    if image is None:
-        return base64_png(union)
-    if kind == "overlay":
-        return base64_png(render.overlay(image, drawings_of(result, masks), labels=labels))
-    if kind == "cutout":
-        return base64_png(render.cutout(image, union > 0))
-    if kind == "mask":
-        return base64_png(union)
+    if image is not None and kind == "overlay":
+        return base64_png(render.overlay(image, drawings_of(result), labels=labels))
+    if image is None or kind != "crops":
+        union = render.mask_image(masks, result["height"], result["width"])
+        return base64_png(union) if image is None or kind == "mask" else base64_png(render.cutout(image, union > 0))
     return [base64_png(part) for part in render.crops(image, [item["box"] for item in result["instances"]])]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from segserve.catalog import GROUNDED_SAM
 from segserve.errors import InvalidPromptError, InvalidRequestError, SegserveError
-from segserve.gateway.drawing import base64_png, instance_masks
+from segserve.gateway.drawing import InstanceMasks, base64_png
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.segmenting import Found, Job, Segmenter
 from segserve.gateway.served_models import ServedModels
@@ -130,12 +130,11 @@ def tiled(data: bytes, result: Mapping[str, Any], product: Rgb, surface: Surface
         InvalidPromptError: nothing was (code nothing_found).
         UndecodableImageError, InternalError: the image or the worker's masks are broken.
     """
-    masks = instance_masks(result)
-    if not any(mask.any() for mask in masks):
+    union = mask_image(InstanceMasks(result), result["height"], result["width"]) > 0
+    if not union.any():
         message = f"Nothing that fits {surface.text!r} was found in the image."
         raise InvalidPromptError(message, code="nothing_found")
     image = decode(data, limits)
-    union = mask_image(masks, *image.shape[:2]) > 0
     done = tile_product(image, union, product, scale=surface.scale, perspective=surface.perspective)
     return base64_png(done)
 

@@ -63,6 +63,7 @@ class Result:
         latencies: milliseconds of each single picture in turn, all rounds; the same order for all models.
         peak_memory: bytes that one picture needs beyond the loaded model, or None where that cannot be told.
         unknown_classes: of the dataset, which the model does not know.
+        cpu_times: like latencies, the processor time of all threads: hardly more on a machine that others keep busy.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Result:
     peak_memory: int | None
     scores: CocoScores
     unknown_classes: tuple[str, ...] = ()
+    cpu_times: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -82,6 +84,11 @@ class Result:
     def p90(self) -> float:
         """Milliseconds of nine pictures in ten at most."""
         return float(np.percentile(self.latencies, 90))
+
+    @property
+    def cpu_median(self) -> float:
+        """Milliseconds of processor time, of all threads, that half of the pictures need at most."""
+        return float(np.median(self.cpu_times)) if self.cpu_times else 0.0
 
     @property
     def pictures_per_second(self) -> float:
@@ -126,21 +133,31 @@ class _Measuring:
 
     contestant: Contestant
     latencies: list[float] = field(default_factory=list)
+    cpu_times: list[float] = field(default_factory=list)
     found: dict[int, list[FoundObject]] = field(default_factory=dict)
     peaks: list[int] = field(default_factory=list)
 
     def take_turn(self, image: Rgb) -> Segmentation:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         answer = self.contestant.predict(image)
         self.latencies.append(1000 * (time.perf_counter() - start))
+        self.cpu_times.append(1000 * (time.process_time() - cpu_start))
         return answer
 
     def result(self, dataset: Dataset) -> Result:
         one = self.contestant
         unknown = tuple(name for name in dataset.classes if name not in one.classes)
         scores = score_dataset(dataset, self.found)
-        peak = max(self.peaks, default=None)
-        return Result(one.name, one.parameters, one.file_bytes, tuple(self.latencies), peak, scores, unknown)
+        return Result(
+            name=one.name,
+            parameters=one.parameters,
+            file_bytes=one.file_bytes,
+            latencies=tuple(self.latencies),
+            peak_memory=max(self.peaks, default=None),
+            scores=scores,
+            unknown_classes=unknown,
+            cpu_times=tuple(self.cpu_times),
+        )
 
 
 def mask_rcnn_contestant(folder: Path, name: str, device: str = "auto") -> Contestant:
@@ -255,6 +272,7 @@ def _figures(result: Result, first: Result) -> dict[str, Any]:
         "parameters": result.parameters,
         "file_bytes": result.file_bytes,
         "latency_ms": {"median": round(result.median, 2), "p90": round(result.p90, 2)},
+        "cpu_time_ms": round(result.cpu_median, 2),
         "latency_ratio": round(result.ratio_to(first), 4),
         "pictures_per_second": round(result.pictures_per_second, 3),
         "peak_memory_bytes": result.peak_memory,

@@ -65,6 +65,7 @@ def test_two_checkpoints_side_by_side(
     for folder, figures in zip(checkpoints, (small, large), strict=True):
         assert figures["file_bytes"] == (folder / "model.safetensors").stat().st_size
         assert 0 < figures["latency_ms"]["median"] <= figures["latency_ms"]["p90"]
+        assert 0 < figures["cpu_time_ms"]
         assert 0 <= figures["mask_ap"] <= figures["mask_ap50"] < 0.5, "random weights find little"
     assert small["latency_ratio"] == 1.0
     for name in ("comparison.png", "predictions.png"):
@@ -73,7 +74,14 @@ def test_two_checkpoints_side_by_side(
     with Image.open(out / "predictions.png") as picture:
         assert picture.width == 3 * 480, "truth and two models"
     printed = capsys.readouterr()
-    for word in ("mask AP50", "latency median, ms", "pictures/s", "parameters, millions", "floor"):
+    for word in (
+        "mask AP50",
+        "latency median, ms",
+        "CPU time median, ms",
+        "pictures/s",
+        "parameters, millions",
+        "floor",
+    ):
         assert word in printed.out
     assert f"{small['latency_ms']['median']:.1f}" in printed.out
 

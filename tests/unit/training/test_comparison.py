@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -168,6 +169,16 @@ def test_the_report_is_json_with_every_figure() -> None:
     assert (fast["parameters"], fast["file_bytes"], fast["peak_memory_bytes"]) == (4_500_000, 10_000_000, 123_000_000)
     assert (fast["mask_ap"], fast["mask_ap50"], fast["mask_ap_small"]) == (0.6, 0.8, None)
     assert report["pictures"] == 2
+
+
+def test_waiting_is_latency_but_no_processor_time(dataset: Dataset) -> None:
+    def wait(image: Rgb) -> Segmentation:
+        time.sleep(0.2)
+        return find_white(image)
+
+    waiting = compare([contestant("waiting", wait)], dataset).results[0]
+    assert waiting.median > 200
+    assert 0 < waiting.cpu_median < 150
 
 
 def test_machine_names_what_runs_and_no_host() -> None:

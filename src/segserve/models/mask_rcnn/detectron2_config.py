@@ -19,7 +19,7 @@ from segserve.models.mask_rcnn.architecture import (
     ProposalShape,
     ResNetShape,
 )
-from segserve.models.mask_rcnn.detectron2_settings import ADVICE, Settings
+from segserve.models.mask_rcnn.detectron2_settings import Settings
 from segserve.models.mask_rcnn.labels import check_labels, coco_labels
 
 _STAGES = ("res2", "res3", "res4", "res5")
@@ -259,6 +259,3 @@ def _box_weights(settings: Settings, name: str) -> tuple[float, float, float, fl
     if min(weights) <= 0:
         settings.fail(name, "4 numbers above 0")
     return cast("tuple[float, float, float, float]", weights)
-
-
-__all__ = ["ADVICE", "read_classes", "read_config"]
