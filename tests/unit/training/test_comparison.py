@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -171,14 +171,22 @@ def test_the_report_is_json_with_every_figure() -> None:
     assert report["pictures"] == 2
 
 
-def test_waiting_is_latency_but_no_processor_time(dataset: Dataset) -> None:
-    def wait(image: Rgb) -> Segmentation:
-        time.sleep(0.2)
+def test_latency_is_by_the_clock_and_cpu_time_by_the_processor(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0, used=0.0)
+    times = SimpleNamespace(perf_counter=lambda: clock.now, process_time=lambda: clock.used)
+    monkeypatch.setattr("segserve.training.comparison.time", times)
+
+    def slow(image: Rgb) -> Segmentation:
+        clock.now += 0.3
+        clock.used += 0.1
         return find_white(image)
 
-    waiting = compare([contestant("waiting", wait)], dataset).results[0]
-    assert waiting.median > 200
-    assert 0 < waiting.cpu_median < 150
+    result = compare([contestant("slow", slow)], dataset).results[0]
+    assert result.latencies == pytest.approx([300.0] * 4)
+    assert result.cpu_times == pytest.approx([100.0] * 4)
+    assert result.cpu_median == pytest.approx(100.0)
 
 
 def test_machine_names_what_runs_and_no_host() -> None:
