@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --progress-bar on --quiet --editable '.[serve,train,test,lint]'
 	@touch $(STAMP)
 
-demo: $(STAMP) ## segment three pictures by text and re-tile a floor; pictures go to demo_output/
+demo: $(STAMP) ## segment three pictures by text and by class and re-tile a floor; pictures go to demo_output/
 	$(BIN)/segserve demo --out demo_output
 
 serve: $(STAMP) ## serve the demo models on http://127.0.0.1:8080 until Ctrl-C

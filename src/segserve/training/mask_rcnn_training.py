@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,9 @@ class MaskRcnnRun:
         averaged = MaskRcnnNetwork(self.network.architecture)
         averaged.load_state_dict(self.average)
         if self.validation is not None:
-            scores, sheet = validate(averaged, self.placement, self.validation)
+            # In the precision that answers are given in.
+            served = replace(self.placement, dtype=torch.float32)
+            scores, sheet = validate(averaged, served, self.validation)
             epoch.scores = scores.to_dict()
             folder = out / SAMPLES_FOLDER
             folder.mkdir(parents=True, exist_ok=True)

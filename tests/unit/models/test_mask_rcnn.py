@@ -12,11 +12,13 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 
 from segserve.errors import InvalidRequestError, NotFoundError
-from segserve.imaging import Rgb
+from segserve.imaging import ImageLimits, Rgb, decode
+from segserve.masks import iou
 from segserve.models.device import choose_placement
 from segserve.models.mask_rcnn import Architecture, MaskRcnn, MaskRcnnParameters
 from segserve.models.mask_rcnn.architecture import BoxHeadShape, InputShape, MaskHeadShape, ProposalShape, ResNetShape
 from segserve.models.mask_rcnn.checkpoint import load_checkpoint, save_checkpoint
+from segserve.models.mask_rcnn.detectron2_checkpoint import convert
 from segserve.models.mask_rcnn.heads import Limits, _select
 from segserve.models.mask_rcnn.network import MaskRcnnNetwork
 from segserve.models.mask_rcnn.pictures import as_batch, input_size, padded_size, paste_mask, resize
@@ -247,3 +249,22 @@ def test_broken_checkpoints_are_refused_by_name(predictor: MaskRcnn, tmp_path: P
     config.write_text("{", "utf-8")
     with pytest.raises(InvalidRequestError, match="not JSON"):
         load_checkpoint(tmp_path)
+
+
+def test_half_precision_finds_the_same_and_is_not_the_default(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[2] / "data" / "detectron2"
+    convert(golden / "model_final.pth", golden / "config.yaml", None, tmp_path)
+    assert MaskRcnn.from_folder(tmp_path).placement.dtype == torch.float32
+    image = decode((golden / "images" / "90001.png").read_bytes(), ImageLimits())
+    asked = [MaskRcnnParameters(score_threshold=0.5)]
+    whole, half = (
+        MaskRcnn.from_folder(tmp_path, device="cpu", dtype=dtype).predict([image], asked)[0].instances
+        for dtype in ("float32", "float16")
+    )
+    assert len(whole) == len(half) > 0
+    assert whole != half, "float16 was not used"
+    for mine, other in zip(half, whole, strict=True):
+        assert mine.label == other.label
+        assert mine.score == pytest.approx(other.score, abs=0.05)
+        assert mine.box == pytest.approx(other.box, abs=1.5)
+        assert iou(mine.mask, other.mask) > 0.95
