@@ -50,4 +50,14 @@ MASK_RCNN = ModelEntry(
     engines=("torchvision", "detectron2"),
 )
 
-CATALOG: dict[str, ModelEntry] = {entry.name: entry for entry in (GROUNDED_SAM, MASK_RCNN)}
+SEMANTIC = ModelEntry(
+    name="semantic",
+    title="A semantic model gives every pixel one of the classes it was trained on",
+    prompts=(),
+    required=(),
+    parameters=("engine", "output", "size"),
+    returns="label_map",
+    engines=("torch", "onnx"),
+)
+
+CATALOG: dict[str, ModelEntry] = {entry.name: entry for entry in (GROUNDED_SAM, MASK_RCNN, SEMANTIC)}

@@ -63,6 +63,10 @@ class Parameters(Strict):
         nms_across_phrases: also drop overlapping boxes of different phrases.
         max_instances: the best so many are kept, 1..300.
         refine: false, true (smooth edges, drop specks, close holes) or "polygon" (also keep the largest outline only).
+        engine: what computes (semantic): "torch" or "onnx".
+        output: what is wanted for every pixel (semantic): "label_map" (the best class), "logits" or "probabilities";
+            the two latter come as a NumPy file only.
+        size: of the output (semantic): "original", the picture's, or "model", that of the model's input.
     """
 
     box_threshold: Unit | None = None
@@ -72,6 +76,9 @@ class Parameters(Strict):
     nms_across_phrases: bool | None = None
     max_instances: Annotated[int, Field(ge=1, le=300)] | None = None
     refine: bool | Literal["polygon"] | None = None
+    engine: Literal["torch", "onnx"] | None = None
+    output: Literal["label_map", "logits", "probabilities"] | None = None
+    size: Literal["original", "model"] | None = None
 
 
 class WorkerPrompt(Prompt):

@@ -1,8 +1,11 @@
-"""What a predictor returns: the instances it found in one picture."""
+"""What a predictor returns for one picture: the instances it found, or a class for every pixel."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from segserve import masks
 from segserve.masks import Mask, Rle
@@ -49,3 +52,26 @@ class Segmentation:
     width: int
     height: int
     instances: list[Instance]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The answer of a semantic model for one picture of ``width`` x ``height`` pixels.
+
+    Attributes:
+        labels: h x w, uint8 (uint16 from 257 classes on): for every pixel the index of its class. h x w is the
+            picture's size, or that of the model's input, as was asked for.
+        classes: their names, by index.
+        scores: C x h x w float32, where it was asked for: the logits, or the probabilities of the classes.
+    """
+
+    width: int
+    height: int
+    labels: NDArray[np.uint8] | NDArray[np.uint16]
+    classes: tuple[str, ...]
+    scores: NDArray[np.float32] | None = None
+
+    def pixel_fraction(self) -> dict[str, float]:
+        """Class name: the share of the label map's pixels it has, 0..1; classes without a pixel are left out."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        return {self.classes[index]: float(counts[index] / self.labels.size) for index in np.flatnonzero(counts)}
