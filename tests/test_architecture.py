@@ -33,7 +33,10 @@ CONFINED: dict[str, set[str]] = {
     "transformers": {"models", "training", "export"},
     "fastapi": {"gateway"},
     "httpx2": {"gateway"},
+    "orjson": {"gateway"},
     "matplotlib": {"training", "export"},
+    "onnx": {"models", "export"},
+    "onnxruntime": {"models", "export"},
     "detectron2": {"models"},
 }
 CORE_MAY_IMPORT = {"numpy", "PIL", "cv2", "pydantic", "pycocotools"}
@@ -100,6 +103,9 @@ def test_commands_import_heavy_packages_only_when_they_run(path: Path) -> None:
         ("models", "import ts.context"),
         ("torchserve", "import segserve.cli"),
         ("training", "import fastapi"),
+        ("training", "from segserve.export import engines"),
+        ("export", "from segserve.training import scenes"),
+        ("gateway", "import onnxruntime"),
         ("models", "from tests import scenes"),
     ],
 )

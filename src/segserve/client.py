@@ -8,6 +8,8 @@ with Client("http://127.0.0.1:8080") as client:
         print(instance.label, instance.score, instance.box, instance.mask.sum())
     result.save_overlay("overlay.png")
     balloons = client.segment("photo.jpg", model="balloons", score_threshold=0.5)  # a model of fixed classes
+    rooms = client.segment("photo.jpg", model="semantic")  # a class for every pixel
+    print(rooms.pixel_fraction, rooms.label_map.shape, rooms.classes)
 """
 
 from __future__ import annotations
@@ -147,7 +149,7 @@ class Client:
         render: Sequence[str] = (),
         **parameters: Any,
     ) -> Result:
-        """Find and outline objects in one image.
+        """Find and outline objects in one image, or with a semantic model, tell the class of every pixel.
 
         Args:
             text: phrases separated by full stops, e.g. ``"sofa. red chair."``, for a model that takes text.
@@ -155,8 +157,8 @@ class Client:
             points: ``[x, y, 1 foreground | 0 background]`` in pixels.
             boxes: ``[x0, y0, x1, y1]`` in pixels.
             render: pictures to be drawn by the server: overlay, cutout, mask, crops.
-            parameters: the model's own, e.g. ``box_threshold=0.4`` or, of mask_rcnn, ``score_threshold=0.5``; None
-                means the server's default.
+            parameters: the model's own, e.g. ``box_threshold=0.4``, of mask_rcnn ``score_threshold=0.5``, of semantic
+                ``engine="onnx"``; None means the server's default.
         """
         outcome = self.segment_many(
             [image], text, model=model, points=points, boxes=boxes, render=render, **parameters

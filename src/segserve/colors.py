@@ -1,16 +1,20 @@
-"""Colors of labels and of their instances: the same in every picture, and readable ink on them."""
+"""Colors of labels, of their instances and of classes: the same in every picture, and readable ink on them."""
 
 from __future__ import annotations
 
 import colorsys
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import product
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from segserve.boxes import touching
 
-__all__ = ["PALETTE", "SHADES", "Color", "colors_of", "dark_of", "ink_on", "instance_colors"]
+__all__ = ["PALETTE", "SHADES", "Color", "class_colors", "colors_of", "dark_of", "ink_on", "instance_colors"]
 
 Color = tuple[int, int, int]
 
@@ -72,6 +76,32 @@ def instance_colors(
     return [_shaded(colors[label], SHADES[shade]) for label, shade in zip(labels, chosen, strict=True)]
 
 
+@lru_cache(maxsize=32)
+def class_colors(classes: tuple[str, ...]) -> tuple[Color, ...]:
+    """A color for each class of a model: as colors_of while the palette lasts, then colors far from those given.
+
+    It depends on the model's classes only, not on a picture. Classes of one name share a color.
+    """
+    names = tuple(dict.fromkeys(classes))
+    # The first classes as such: among more names than colors, colors_of would give some that resemble each other.
+    chosen = colors_of(names[: len(PALETTE)])
+    rest = names[len(PALETTE) :]
+    if rest:
+        hues = [hue / 24 for hue in range(24)]
+        tones = product(hues, (0.35, 0.6, 0.9), (0.4, 0.6, 0.8, 0.97))
+        candidates = np.rint([[255 * part for part in colorsys.hsv_to_rgb(*tone)] for tone in tones]).astype(np.uint8)
+        places = _lab(candidates)
+        apart = np.full(len(candidates), np.inf)
+        for taken in _lab(np.asarray([*chosen.values(), (0, 0, 0), (255, 255, 255)], dtype=np.uint8)):
+            apart = np.minimum(apart, np.linalg.norm(places - taken, axis=1))
+        for name in rest:
+            best = int(apart.argmax())
+            red, green, blue = (int(channel) for channel in candidates[best])
+            chosen[name] = (red, green, blue)
+            apart = np.minimum(apart, np.linalg.norm(places - places[best], axis=1))
+    return tuple(chosen[name] for name in classes)
+
+
 def dark_of(color: Color) -> Color:
     """The color's dark companion, for the line under a line of the color."""
     red, green, blue = (channel // 4 for channel in color)
@@ -100,3 +130,8 @@ def _shaded(color: Color, shade: float) -> Color:
     end = 255 if shade > 0 else 0
     red, green, blue = (round(channel + (end - channel) * abs(shade)) for channel in color)
     return red, green, blue
+
+
+def _lab(colors: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """N x 3 colors in CIE Lab, where distances are about as large as differences look."""
+    return np.asarray(cv2.cvtColor(colors[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0], dtype=np.float32)

@@ -63,13 +63,15 @@ class ArchivedModel:
 
     Attributes:
         kind: the catalog's name of the model.
-        engine: what runs it, where there is a choice.
+        engine: what runs it, where there is a choice; of requests that name none, where each may name its own.
         classes: its labels, where they are fixed.
+        engines: what a request may name as its parameter engine; None where it cannot.
     """
 
     kind: str | None = None
     engine: str | None = None
     classes: tuple[str, ...] | None = None
+    engines: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,15 @@ def decode(data: bytes, limits: ImageLimits | None = None) -> Rgb:
     with _open(data, limits or ImageLimits()) as image, _decoding():
         image.seek(0)
         image.load()
-        # Each step would copy the pixels even where there is nothing to do.
-        turned = image.getexif().get(_ORIENTATION_TAG, 1) != 1
-        upright = ImageOps.exif_transpose(image) if turned else image
-        return np.array(_to_rgb(upright))
+        return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Rgb:
+    """The upright RGB picture, H x W x 3 uint8, of an image of Pillow in any mode."""
+    # Each step would copy the pixels even where there is nothing to do.
+    turned = image.getexif().get(_ORIENTATION_TAG, 1) != 1
+    upright = ImageOps.exif_transpose(image) if turned else image
+    return np.array(_to_rgb(upright))
 
 
 def encode(image: NDArray[np.uint8], format: Format = "PNG") -> bytes:

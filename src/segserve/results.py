@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segserve.errors import RequestError, SegserveError, error_classes
+from segserve import label_render
+from segserve.errors import InternalError, RequestError, SegserveError, error_classes
 from segserve.imaging import ImageLimits, Rgb, decode, encode
+from segserve.label_maps import Labels, decode_png
 from segserve.masks import Mask, Rle, decode_rle
 from segserve.render import overlay
 
@@ -41,9 +43,14 @@ class Result:
     """The answer for one image. width and height are those of the upright picture, in pixels.
 
     Attributes:
-        instances: best score first.
+        instances: best score first; none of a semantic model.
         renders: pictures that were asked for with ``render``, by kind; PNG bytes (crops: a list of them).
         timings_ms: milliseconds the server spent on the request, by stage.
+        source: the encoded picture, where the client has it.
+        label_map: of a semantic model: for every pixel the index of its class, h x w; as large as the picture, or as
+            the model's input with size="model". None otherwise.
+        classes: the names of a semantic model's classes, by index; empty otherwise.
+        pixel_fraction: the share, 0..1, of each class that the label map shows.
     """
 
     width: int
@@ -52,6 +59,9 @@ class Result:
     renders: dict[str, bytes | list[bytes]] = field(default_factory=dict, repr=False)
     timings_ms: dict[str, float] = field(default_factory=dict, repr=False)
     source: bytes | None = field(default=None, repr=False)
+    label_map: Labels | None = field(default=None, repr=False, compare=False)
+    classes: tuple[str, ...] = ()
+    pixel_fraction: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def image(self) -> Rgb:
@@ -72,7 +82,9 @@ class Result:
         return np.stack([instance.mask for instance in self.instances])
 
     def save_overlay(self, path: str | Path) -> None:
-        """Write the picture with the instances drawn on it; PNG, or JPEG when path ends so.
+        """Write the picture with the instances drawn on it, or with the classes blended over it and their legend below.
+
+        PNG, or JPEG when path ends so.
 
         Raises:
             ValueError: the image was sent by address, and its overlay was not asked for.
@@ -80,6 +92,8 @@ class Result:
         rendered = self.renders.get("overlay")
         if self.source is None and isinstance(rendered, bytes):
             picture = decode(rendered, _OWN_FILES)
+        elif self.label_map is not None:
+            picture = label_render.overlay(self.image, self.label_map, self.classes)
         else:
             picture = overlay(self.image, self.instances)
         _write(picture, Path(path))
@@ -107,13 +121,23 @@ def outcome_of(item: dict[str, Any], source: bytes | None, timings: dict[str, fl
         return error_of(item["error"])
     instances = [
         Instance(found["label"], found["score"], tuple(found["box"]), found["area"], found["mask"])
-        for found in item["instances"]
+        for found in item.get("instances") or ()
     ]
     renders = {
         kind: [base64.b64decode(one) for one in value] if isinstance(value, list) else base64.b64decode(value)
         for kind, value in (item.get("renders") or {}).items()
     }
-    return Result(item["width"], item["height"], instances, renders, timings, source)
+    return Result(
+        item["width"],
+        item["height"],
+        instances,
+        renders,
+        timings,
+        source,
+        label_map=_label_map(item.get("label_map")),
+        classes=tuple(item.get("classes") or ()),
+        pixel_fraction=item.get("pixel_fraction") or {},
+    )
 
 
 def error_of(body: Mapping[str, Any]) -> SegserveError:
@@ -125,6 +149,15 @@ def error_of(body: Mapping[str, Any]) -> SegserveError:
     error: SegserveError = [*exact, *near, RequestError][0](message, code=code)
     error.request_id = body.get("request_id")
     return error
+
+
+def _label_map(text: str | None) -> Labels | None:
+    if text is None:
+        return None
+    try:
+        return decode_png(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise InternalError("The server answered a label map that cannot be decoded.") from error
 
 
 def _write(picture: Rgb, path: Path) -> None:

@@ -88,7 +88,13 @@ class WorkerPrompt(Prompt):
 
 
 class SegmentRequest(Strict):
-    """The native request; every other route is translated into it. model: None leaves the choice to the server."""
+    """The native request; every other route is translated into it.
+
+    Attributes:
+        model: None leaves the choice to the server.
+        mask_format: of instances' masks. A label map is always a PNG, which "none" leaves out.
+        render: pictures to be drawn; crops of instances only.
+    """
 
     model: str | None = None
     images: Annotated[list[ImageSource], Field(min_length=1, max_length=MAX_IMAGES)]
@@ -128,6 +134,16 @@ class WorkerResult(BaseModel):
     instances: list[WorkerInstance]
 
 
+class WorkerLabelMap(BaseModel):
+    """A worker's answer for one image of a semantic model. width and height in pixels of the upright image."""
+
+    width: int
+    height: int
+    classes: list[str] = Field(description="names, by index")
+    label_map: str = Field(description="gray PNG, base64: for every pixel the index of its class")
+    pixel_fraction: dict[str, float] = Field(description="of each class that the label map shows, 0..1")
+
+
 class Instance(BaseModel):
     """One object found; mask is an RLE, polygons, a base64 PNG, or absent, as mask_format says."""
 
@@ -153,11 +169,18 @@ class ErrorAnswer(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """The answer for one image: either instances, or an error."""
+    """The answer for one image: instances, or of a semantic model classes, label_map and pixel_fraction, or an error.
+
+    label_map is a gray PNG in base64, of 8 bits (16 from 257 classes on), that holds for every pixel the index of its
+    class; it is left out with mask_format "none". pixel_fraction is the share, 0..1, of each class that it shows.
+    """
 
     width: int | None = None
     height: int | None = None
     instances: list[Instance] | None = None
+    classes: list[str] | None = None
+    label_map: str | None = None
+    pixel_fraction: dict[str, float] | None = None
     renders: dict[str, str | list[str]] | None = None
     error: ErrorBody | None = None
 
@@ -264,6 +287,26 @@ def _check_text(text: str) -> None:
         raise InvalidPromptError('prompt.text: expected at least one phrase, e.g. "sofa. floor."; it is empty.')
     if count > MAX_PHRASES:
         raise InvalidPromptError(f"prompt.text: at most {MAX_PHRASES} phrases, came {count}. Ask in several requests.")
+
+
+def check_output(request: SegmentRequest, entry: ModelEntry) -> None:
+    """Whether what the model returns can be answered in the form that the request asks for, renders included.
+
+    Raises:
+        InvalidRequestError: crops or polygons of a model that returns no instances.
+    """
+    if entry.returns == "instances":
+        return
+    if "crops" in request.render:
+        raise InvalidRequestError(
+            f"render: crops are cut around instances, and the model {entry.name} returns a label map; "
+            "ask for overlay, cutout or mask."
+        )
+    if request.mask_format == "polygon":
+        raise InvalidRequestError(
+            f"mask_format: polygon is of instances, and the model {entry.name} returns a label map; ask for png "
+            "(a gray PNG) or none."
+        )
 
 
 def check_parameters(parameters: Parameters, entry: ModelEntry) -> None:

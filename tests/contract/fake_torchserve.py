@@ -6,6 +6,8 @@ What it answers was recorded from TorchServe 0.12.0. Ports tell its three APIs a
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,7 +21,9 @@ from segserve.errors import SegserveError
 from segserve.gateway.multipart import decode
 from segserve.masks import encode_rle
 
-Answer = tuple[int, dict[str, Any]]
+Answer = tuple[int, dict[str, Any] | bytes]
+"""A status with a body of JSON, or with the bytes of a NumPy file."""
+
 Reaction = Callable[[bytes, dict[str, Any]], Awaitable[Answer] | Answer]
 
 INFERENCE, MANAGEMENT, METRICS = 8085, 8081, 8082
@@ -56,6 +60,45 @@ def lower_half(data: bytes, prompt: dict[str, Any]) -> Answer:
         for phrase in phrases
     ]
     return 200, {"width": width, "height": height, "instances": instances}
+
+
+CLASSES = ("background", "floor", "wall")
+
+
+def scores_of(height: int, width: int) -> np.ndarray:
+    """The logits of striped_classes, 3 x height x width: the class of row y is y * 3 // height, by a margin of 2."""
+    labels = np.arange(height) * len(CLASSES) // height
+    logits = np.where(np.arange(len(CLASSES))[:, None] == labels, 2.0, 0.0)[..., None]
+    # Not the same along a row, so that a transposed answer is noticed.
+    return (logits - np.linspace(0, 1, width)).astype(np.float32)
+
+
+def striped_classes(data: bytes, prompt: dict[str, Any]) -> Answer:
+    """A worker of the model semantic: three stripes, from top to bottom background, floor and wall.
+
+    The model's own size is 24 x 32 pixels (height x width).
+    """
+    try:
+        height, width = imaging.decode(data).shape[:2]
+    except SegserveError as error:
+        return error.status, {"error": error.to_dict()}
+    asked = prompt.get("parameters", {})
+    shape = (24, 32) if asked.get("size") == "model" else (height, width)
+    scores = scores_of(*shape)
+    if asked.get("output", "label_map") != "label_map":
+        buffer = io.BytesIO()
+        powers = np.exp(scores)
+        np.save(buffer, scores if asked["output"] == "logits" else powers / powers.sum(axis=0))
+        return 200, buffer.getvalue()
+    labels = scores.argmax(axis=0).astype(np.uint8)
+    fractions = (np.bincount(labels.ravel(), minlength=len(CLASSES)) / labels.size).tolist()
+    return 200, {
+        "width": width,
+        "height": height,
+        "classes": list(CLASSES),
+        "label_map": base64.b64encode(imaging.encode(labels)).decode("ascii"),
+        "pixel_fraction": {name: share for name, share in zip(CLASSES, fractions, strict=True) if share},
+    }
 
 
 @dataclass
@@ -101,8 +144,7 @@ class FakeTorchServe:
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         status, answer = await self._answer(scope, headers, body)
-        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        kind = b"text/plain" if isinstance(answer, str) else b"application/json"
+        kind, data = _encoded(answer)
         head = [(b"content-type", kind), (b"content-length", str(len(data)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": data})
@@ -167,3 +209,12 @@ class FakeTorchServe:
         ]
         described = {"modelName": name, "modelVersion": "1.0", "batchSize": 4, "maxBatchDelay": 50, "workers": workers}
         return 200, [described]
+
+
+def _encoded(answer: dict[str, Any] | list[Any] | str | bytes) -> tuple[bytes, bytes]:
+    """Content type and body."""
+    if isinstance(answer, bytes):
+        return b"application/x-npy", answer
+    if isinstance(answer, str):
+        return b"text/plain", answer.encode()
+    return b"application/json", json.dumps(answer).encode()

@@ -10,6 +10,9 @@ from starlette.testclient import TestClient
 ROUTES = {
     ("/v1/segment", "post"),
     ("/predict", "post"),
+    ("/healthcheck", "get"),
+    ("/infer/url", "post"),
+    ("/infer/file", "post"),
     ("/v1/models", "get"),
     ("/v1/models/{name}", "get"),
     ("/v1/models/{name}", "put"),

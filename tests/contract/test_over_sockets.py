@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
 import uvicorn
@@ -23,6 +24,7 @@ from pictures import png, source
 
 from segserve.config import FetchPolicy, RequestLimits, Settings, TorchServeAddress
 from segserve.gateway.app import create_app
+from segserve.gateway.numpy_files import to_npy
 from segserve.gateway.server import build_server
 
 BODY = {"images": [source(png())], "prompt": {"text": "sofa"}}
@@ -211,3 +213,23 @@ def test_the_gateway_needs_neither_torch_nor_torchserve() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["GatewayServer", "[]"]
+
+
+def test_a_caller_who_hangs_up_while_tensors_stream_ends_the_work(
+    open_service: Open, torchserve: FakeTorchServe
+) -> None:
+    """60 MB of text, of which the caller reads the beginning: the rest does not fit into any buffer on the way."""
+    logits = to_npy(np.random.default_rng(0).normal(0, 3, (21, 512, 512)).astype(np.float32))
+    torchserve.models["semantic"] = ["READY"]
+    torchserve.react = lambda data, prompt: (200, logits)
+    service = open_service()
+    wait_for(lambda: "semantic" in requests.get(f"{service.url}/v1/models", timeout=10).text)
+    form = {"infer_model_type": "torch", "requested_results_types": "logits"}
+    files = {"file": ("a.png", png())}
+    headers = {"Accept-Encoding": "identity"}
+    with requests.post(
+        f"{service.url}/infer/file", data=form, files=files, headers=headers, stream=True, timeout=60
+    ) as answer:
+        assert next(answer.iter_content(64)).startswith(b'{"Status":"OK"')
+    metrics = f"{service.url}/metrics"
+    wait_for(lambda: 'route="/infer/file",status="499"} 1.0' in requests.get(metrics, timeout=10).text)

@@ -24,8 +24,8 @@ def main() -> int:
     parser.add_argument("url")
     args = parser.parse_args()
 
-    form = {name: content(value) for name, _, value in (field.partition("=") for field in args.F)}
-    files = {name: (name if "@" in field else None, form[name]) for name, field in zip(form, args.F, strict=True)}
+    form = [(name, value) for name, _, value in (field.partition("=") for field in args.F)]
+    files = [(name, (name if value.startswith("@") else None, content(value))) for name, value in form]
     headers = dict(header.split(": ", 1) for header in args.H)
     body = content(args.data_binary) if args.data_binary else None
     method = "POST" if form or body else "GET"

@@ -76,10 +76,12 @@ def serving(
     batch_delay_ms: int = 1,
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    wait: bool = True,
 ) -> Iterator[Served]:
     """A service that is ready, with its logs in folder; ended with SIGTERM, if it still runs, and waited for.
 
-    Images may be fetched from this machine, which a service refuses otherwise.
+    Images may be fetched from this machine, which a service refuses otherwise. Without wait it has only been started,
+    and the address of its TorchServe is not known yet.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1)
@@ -94,8 +96,9 @@ def serving(
         process = subprocess.Popen([*command, *options], cwd=ROOT, env=env, stdout=stream, stderr=subprocess.STDOUT)
     try:
         served = Served(f"http://127.0.0.1:{port}", port, TorchServeAddress(), process, output)
-        _wait_until_ready(served)
-        served.address = find_running(port).address
+        if wait:
+            _wait_until_ready(served)
+            served.address = find_running(port).address
         yield served
     finally:
         end(process)

@@ -52,8 +52,12 @@ def test_demo(tmp_path: Path) -> None:
     assert int(found) >= 0.7 * int(objects) > 3 and float(iou) >= 0.7
     instances = imaging.decode((tmp_path / "out" / f"room_{SEED}_instances.png").read_bytes())
     assert (instances != scene.image).any(axis=2).mean() > 0.5 and (instances != overlay).any()
+    assert "pixel by pixel: semantic" in printed
+    classes = imaging.decode((tmp_path / "out" / f"room_{SEED}_classes.png").read_bytes())
+    assert classes.shape[0] > 480, "a legend is below it"
+    assert (classes[:480] != scene.image).any(axis=2).mean() > 0.9 and (classes[:480] != overlay).any()
     overview = imaging.decode((tmp_path / "out" / "overview.jpg").read_bytes())
-    assert overview.shape[1] > 4 * 350, "four pictures side by side: the room, by text, by class, the new floor"
+    assert overview.shape[1] > 5 * 350, "five pictures side by side: the room, by text, class and pixel, the new floor"
 
 
 def test_interrupted_while_it_starts_nothing_stays_behind(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh")} == {
         "segment_by_text.py",
         "invocations.py",
+        "semantic_client.py",  # by test_infer_served.py
         "curl.sh",
     }
 

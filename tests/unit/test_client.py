@@ -17,6 +17,8 @@ from segserve import errors
 from segserve.client import Client, Result, Retries, Tiled
 from segserve.errors import UnreachableError
 from segserve.imaging import decode, encode
+from segserve.label_maps import encode_png
+from segserve.label_render import overlay as overlay_of_classes
 from segserve.masks import encode_rle
 
 QUICK = Retries(attempts=3, first_delay_s=0.001, max_delay_s=0.01)
@@ -307,3 +309,52 @@ def test_a_missing_file_is_an_os_error_before_anything_is_sent(server: StandIn, 
     with Client(server.url) as client, pytest.raises(FileNotFoundError):
         client.segment(tmp_path / "no.png", text="sofa.")
     assert not server.seen
+
+
+LABELS = np.arange(48, dtype=np.uint16).reshape(6, 8) % 3
+CLASSIFIED = {
+    "width": 8,
+    "height": 6,
+    "classes": ["floor", "door", "wall"],
+    "label_map": base64.b64encode(encode_png(LABELS)).decode("ascii"),
+    "pixel_fraction": {"floor": 1 / 3, "door": 1 / 3, "wall": 1 / 3},
+}
+
+
+def test_a_label_map_is_decoded(server: StandIn) -> None:
+    server.answers = [segment_answer(CLASSIFIED)]
+    with Client(server.url, retries=QUICK) as client:
+        result = client.segment(PICTURE, model="semantic", engine="onnx", size=None)
+    request = json.loads(server.seen[0].parts()[0][1])
+    assert (request["model"], request["parameters"]) == ("semantic", {"engine": "onnx"})
+    assert result.label_map is not None and result.label_map.dtype == np.uint16
+    assert np.array_equal(result.label_map, LABELS)
+    assert (result.classes, result.pixel_fraction) == (("floor", "door", "wall"), CLASSIFIED["pixel_fraction"])
+    assert result.instances == [] and result.masks.shape == (0, 6, 8)
+
+
+def test_results_of_instances_have_no_label_map(server: StandIn) -> None:
+    server.answers = [segment_answer(GOOD)]
+    with Client(server.url, retries=QUICK) as client:
+        result = client.segment(PICTURE, text="sofa.")
+    assert (result.label_map, result.classes, result.pixel_fraction) == (None, (), {})
+
+
+def test_an_overlay_of_classes_is_drawn_here_or_by_the_server(server: StandIn, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    drawn_there = base64.b64encode(encode(picture[::-1].copy())).decode("ascii")
+    large = {**CLASSIFIED, "width": 80, "height": 60}
+    server.answers = [segment_answer(large), segment_answer({**large, "renders": {"overlay": drawn_there}})]
+    with Client(server.url, retries=QUICK) as client:
+        client.segment(picture).save_overlay(tmp_path / "here.png")
+        client.segment("https://example.com/room.jpg", render=["overlay"]).save_overlay(tmp_path / "there.png")
+    here = decode((tmp_path / "here.png").read_bytes())
+    assert np.array_equal(here, overlay_of_classes(picture, LABELS, ("floor", "door", "wall")))
+    assert here.shape[0] > 60
+    assert np.array_equal(decode((tmp_path / "there.png").read_bytes()), picture[::-1])
+
+
+def test_a_broken_label_map_is_the_servers_fault(server: StandIn) -> None:
+    server.answers = [segment_answer({**CLASSIFIED, "label_map": "AAAA"})]
+    with Client(server.url, retries=QUICK) as client, pytest.raises(errors.InternalError, match="label map"):
+        client.segment(PICTURE)

@@ -20,6 +20,7 @@ COMMANDS = (
     "convert",
     "train",
     "evaluate",
+    "export-onnx",
     "compare",
     "demo",
     "download",

@@ -2,16 +2,16 @@
 
 segserve archive demo
 segserve archive mask_rcnn --weights model_final.pth --config config.yaml --labels labels.txt --name balloons
+segserve archive semantic --weights model.pth --labels labels.txt --onnx model.onnx --name streets
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from segserve.cli.archive_weights import checkpoint_folders, size_of
 
 if TYPE_CHECKING:
     from segserve.torchserve.archive import Progress
@@ -21,7 +21,9 @@ _EXAMPLES = """examples:
   segserve archive demo
   segserve archive checkpoints/grounded_sam grounded_sam --workers 2
   segserve archive mask_rcnn --weights model_final.pth --config config.yaml --labels labels.txt --name balloons
-  segserve archive mask_rcnn --weights runs/balloons --name balloons"""
+  segserve archive mask_rcnn --weights runs/balloons --name balloons
+  segserve archive semantic --weights model.pth --architecture fcn_resnet50 --labels labels.txt --onnx model.onnx
+  segserve archive semantic --weights checkpoints/segformer --engine onnx --name streets"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,8 +31,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "archive",
         help="pack checkpoints into model archives (.mar)",
-        description="Pack checkpoints into archives that TorchServe loads: checkpoint folders of segserve's, or\n"
-        "weights of detectron2 with their configuration. The same input gives the same bytes.",
+        description="Pack checkpoints into archives that TorchServe loads: checkpoint folders of segserve's (for\n"
+        "semantic also of transformers'), or weights of detectron2 or torchvision. An ONNX file is loaded and run\n"
+        "once before it is packed. The same input gives the same bytes.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,18 +54,38 @@ def add_parser(subparsers: Any) -> None:
         "--weights",
         type=Path,
         metavar="PATH",
-        help="a checkpoint folder of segserve's, or a Mask R-CNN of detectron2: .pth, .pkl or .safetensors",
+        help="a checkpoint folder, or a file: a Mask R-CNN of detectron2 (.pth, .pkl, .safetensors), or a semantic "
+        "model of torchvision (.pth, .safetensors)",
     )
     own.add_argument("--config", type=Path, metavar="FILE", help="detectron2's configuration, .yaml")
     own.add_argument(
         "--labels",
         type=Path,
         metavar="FILE",
-        help="the classes' labels, one a line, in the order of the training (default: COCO's for weights trained on "
-        "COCO, else numbers)",
+        help="the classes' labels, one a line, in the order of the training (default: COCO's for a Mask R-CNN trained "
+        "on COCO, else numbers; Pascal VOC's for a semantic model of 21 classes)",
     )
     own.add_argument(
-        "--engine", choices=("torchvision", "detectron2"), help="what runs mask_rcnn (default: as the yaml says)"
+        "--architecture",
+        metavar="NAME",
+        help="of torchvision's semantic weights, e.g. lraspp_mobilenet_v3_large, fcn_resnet50 "
+        "(default: deeplabv3_mobilenet_v3_large)",
+    )
+    own.add_argument(
+        "--input-size", type=size_of, metavar="HxW", help="to which torchvision's semantic model resizes (512x512)"
+    )
+    own.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="the same semantic model for the engine onnx (default: model.onnx in the checkpoint folder, if there is "
+        "one)",
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        help="what runs the model: torchvision or detectron2 for mask_rcnn; for semantic the default of requests that "
+        "name none, torch or onnx (default: as the yaml says)",
     )
     profile = parser.add_argument_group("serving, on CPU and GPU alike (default: as the yaml in handlers/ says)")
     profile.add_argument("--workers", type=int, metavar="N", help="processes that hold the model")
@@ -91,7 +114,10 @@ def run(args: argparse.Namespace) -> int:
     changes = {name: value for name, value in changes.items() if value is not None}
     options = _settings(args.settings) | ({"engine": args.engine} if args.engine else {})
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with _sources(args, options) as sources, Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with (
+        checkpoint_folders(args, options) as sources,
+        Progress(*columns, console=Console(stderr=True), transient=True) as bars,
+    ):
         if args.name and len(sources) > 1:
             raise InvalidRequestError(
                 f"--name: there are {len(sources)} models ({', '.join(sources)}); name one of them."
@@ -114,90 +140,6 @@ def run(args: argparse.Namespace) -> int:
 def _shown(bars: Any, model: str) -> Progress:
     task = bars.add_task(model, total=None)
     return lambda done, total: bars.update(task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def _sources(args: argparse.Namespace, options: dict[str, Any]) -> Iterator[dict[str, Path]]:
-    """Checkpoint folder by model name; one that was made of foreign weights is removed again."""
-    from segserve.errors import InvalidRequestError
-
-    for option in ("config", "labels"):
-        if getattr(args, option) and not args.weights:
-            raise InvalidRequestError(f"--{option}: belongs to --weights, which is missing.")
-    if args.weights is None:
-        yield _found_sources(args.source, args.models)
-        return
-    model = _model_of_weights(args)
-    if args.weights.is_dir():
-        yield {model: args.weights}
-        return
-    with tempfile.TemporaryDirectory(prefix="segserve-archive-") as folder:
-        _convert(args, options.get("engine"), Path(folder))
-        yield {model: Path(folder)}
-
-
-def _model_of_weights(args: argparse.Namespace) -> str:
-    """The model that --weights are for.
-
-    Raises:
-        NotFoundError: no such model, or nothing where the weights should be.
-        InvalidRequestError: no single model, or options that do not go together.
-    """
-    from segserve.catalog import MASK_RCNN
-    from segserve.errors import InvalidRequestError, NotFoundError
-    from segserve.torchserve.checkpoint_folder import PARTS
-
-    names: list[str] = args.models if args.source == "demo" else [args.source, *args.models]
-    if len(names) != 1:
-        came = " ".join(names) or "none"
-        raise InvalidRequestError(f"--weights: expected one model beside it ({', '.join(PARTS)}), came {came}.")
-    (model,) = names
-    if model not in PARTS:
-        raise NotFoundError(f"--weights: {model!r} is no model; expected one of {', '.join(PARTS)}.")
-    if not args.weights.exists():
-        raise NotFoundError(f"--weights: there is no {args.weights}.")
-    if args.weights.is_dir():
-        for option in ("config", "labels"):
-            if getattr(args, option):
-                raise InvalidRequestError(
-                    f"--{option}: goes with detectron2's weights; the folder {args.weights} has its own."
-                )
-    elif model != MASK_RCNN.name:
-        raise InvalidRequestError(f"--weights: expected a checkpoint folder of {model}, came the file {args.weights}.")
-    elif args.config is None:
-        raise InvalidRequestError("--config: missing; detectron2's weights need the configuration (.yaml) beside them.")
-    return model
-
-
-def _convert(args: argparse.Namespace, engine: str | None, folder: Path) -> None:
-    """Make a checkpoint folder of detectron2's weights."""
-    from rich.console import Console
-
-    from segserve.models.mask_rcnn import detectron2_checkpoint
-    from segserve.models.mask_rcnn.labels import read_labels
-
-    labels = read_labels(args.labels) if args.labels else None
-    make = detectron2_checkpoint.convert
-    if engine == "detectron2":
-        make = detectron2_checkpoint.convert_for_detectron2
-    with Console(stderr=True).status("reading the weights"):
-        make(args.weights, args.config, labels, folder)
-
-
-def _found_sources(source: str, models: list[str]) -> dict[str, Path]:
-    from segserve.errors import NotFoundError
-    from segserve.torchserve.archive import source_folder
-    from segserve.torchserve.checkpoint_folder import PARTS, models_in
-
-    if source in PARTS and not Path(source).is_dir():
-        source, models = "demo", [source, *models]
-    root = source_folder("weights") / "demo" if source == "demo" else Path(source)
-    if not root.is_dir():
-        raise NotFoundError(f"{root} is not a folder. Expected demo, a model, or the folder of a checkpoint.")
-    wanted = models or [name for name in PARTS if (root / name).is_dir()] or models_in(root)
-    if not wanted:
-        raise NotFoundError(f"{root} holds no checkpoint of {', '.join(PARTS)}.")
-    return {name: root / name if (root / name).is_dir() else root for name in wanted}
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

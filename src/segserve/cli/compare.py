@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segserve.cli import compare_onnx
 from segserve.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def add_parser(subparsers: Any) -> None:
     """Add ``compare`` to the command line's subcommands."""
     parser = subparsers.add_parser(
         "compare",
-        help="compare models: size, latency, accuracy",
-        description="Measure models side by side: size, latency, memory, and accuracy on annotated pictures.",
-        epilog=EXAMPLE,
+        help="compare models, or one model's engines",
+        description="Measure side by side: Mask R-CNNs by size, latency, memory and accuracy on annotated pictures; "
+        "the engines of a semantic model by runtime and by how far their answers lie apart.",
+        epilog=f"{EXAMPLE}\n  segserve compare onnx weights/demo/semantic --scenes build/scenes --out build/engines",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
@@ -55,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
     one.add_argument("--threads", type=_positive, default=1, help="CPU threads of torch (default 1)")
     one.add_argument("--repeat", type=_positive, default=1, metavar="N", help="show every picture N times (default 1)")
     one.set_defaults(run=run)
+    compare_onnx.add_kind(kinds)
 
 
 def run(args: argparse.Namespace) -> int:

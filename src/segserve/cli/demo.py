@@ -33,7 +33,12 @@ _GO_ON = "Go on: make serve, and then: segserve predict PHOTO --text 'sofa. floo
 
 @dataclass(frozen=True)
 class Finding:
-    """A true object and what was found of it. score: None when it was not; iou: of the masks, 0..1."""
+    """A true object, or all of a class, and what was found of it.
+
+    Attributes:
+        score: None when it was not found, and of classes, which have none.
+        iou: of the masks, 0..1.
+    """
 
     phrase: str
     score: float | None
@@ -42,11 +47,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Room:
-    """What was made of a scene. by_text: grounded_sam's answer; by_class: mask_rcnn's, None where it is not served."""
+    """What was made of a scene.
+
+    Attributes:
+        by_text: grounded_sam's answer.
+        by_class: mask_rcnn's; None where it is not served.
+        by_pixel: semantic's; None where it is not served.
+        floor: the scene with a new floor.
+    """
 
     scene: Scene
     by_text: Result
     by_class: Result | None
+    by_pixel: Result | None
     floor: Rgb
 
 
@@ -54,11 +67,11 @@ def add_parser(subparsers: Any) -> None:
     """Add ``demo`` to the command line's subcommands."""
     parser = subparsers.add_parser(
         "demo",
-        help="show it: segment three rooms by text and by class, lay a new floor",
+        help="show it: segment three rooms by text, by class and pixel by pixel, lay a new floor",
         description="Pack the demo weights, serve them with TorchServe and the gateway, segment three generated rooms "
-        "by text (grounded_sam) and by class (mask_rcnn), lay new floors through /invocations, write the pictures, "
-        "compare with the truth, and stop again. Fails when the masks of a room agree with the truth by a mean IoU "
-        "under 0.7.",
+        "by text (grounded_sam), by class (mask_rcnn) and pixel by pixel (semantic), lay new floors through "
+        "/invocations, write the pictures, compare with the truth, and stop again. Fails when the masks of a room "
+        "agree with the truth by a mean IoU under 0.7.",
         epilog="example: segserve demo --out demo_output",
     )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR", help="default: demo_output")
@@ -75,7 +88,13 @@ def add_parser(subparsers: Any) -> None:
         "--instance-weights",
         type=Path,
         metavar="DIR",
-        help="default: weights/demo/mask_rcnn; without that folder, the rooms are segmented by text only",
+        help="default: weights/demo/mask_rcnn; without that folder, the rooms are not segmented by class",
+    )
+    parser.add_argument(
+        "--semantic-weights",
+        type=Path,
+        metavar="DIR",
+        help="default: weights/demo/semantic; without that folder, the rooms are not segmented pixel by pixel",
     )
     parser.set_defaults(run=run)
 
@@ -84,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo. Returns 0 when every room's mean IoU is 0.7 or more with each model, else 1."""
     from rich.console import Console
 
+    from segserve.cli import demo_classes
     from segserve.cli.demo_server import terminated_like_interrupted
     from segserve.imaging import encode
     from segserve.training.scenes import make_scene
@@ -99,14 +119,17 @@ def run(args: argparse.Namespace) -> int:
         rooms = _serve_and_ask(scenes, models, out, console)
     by_text = [compare(scene, room.by_text) for scene, room in zip(scenes, rooms, strict=True)]
     by_class = [compare(room.scene, room.by_class, by_category=True) for room in rooms if room.by_class is not None]
+    by_pixel = [class_findings(*pair) for pair in _by_pixel(rooms)]
     _print_table(scenes, by_text, console)
     if by_class:
         console.print(class_table(rooms, by_class))
-    _write_pictures(rooms, out)
-    kinds = "scene, overlay, instances and tiled" if by_class else "scene, overlay and tiled"
-    console.print(f"Pictures in {out}/: overview.jpg, and {kinds} of each room.", soft_wrap=True)
-    findings = {"grounded_sam": by_text} | ({"mask_rcnn": by_class} if by_class else {})
-    return _verdict(scenes, findings, console)
+    if by_pixel:
+        console.print(demo_classes.class_table(_by_pixel(rooms)))
+    kinds = _write_pictures(rooms, out)
+    shown = f"{', '.join(kinds[:-1])} and {kinds[-1]}"
+    console.print(f"Pictures in {out}/: overview.jpg, and scene, {shown} of each room.", soft_wrap=True)
+    findings = {"grounded_sam": by_text, "mask_rcnn": by_class, "semantic": by_pixel}
+    return _verdict(scenes, {model: of_rooms for model, of_rooms in findings.items() if of_rooms}, console)
 
 
 def _weights(args: argparse.Namespace) -> dict[str, Path]:
@@ -115,8 +138,9 @@ def _weights(args: argparse.Namespace) -> dict[str, Path]:
 
     demo = source_folder("weights") / "demo"
     folders = {"grounded_sam": args.weights or demo / "grounded_sam"}
-    if args.instance_weights or (demo / "mask_rcnn" / "model.safetensors").exists():
-        folders["mask_rcnn"] = args.instance_weights or demo / "mask_rcnn"
+    for model, given in (("mask_rcnn", args.instance_weights), ("semantic", args.semantic_weights)):
+        if given or (demo / model / "model.safetensors").exists():
+            folders[model] = given or demo / model
     return folders
 
 
@@ -135,6 +159,7 @@ def _serve_and_ask(scenes: Sequence[Scene], models: Sequence[str], out: Path, co
     from segserve.cli.demo_server import running_service, served_folder
 
     by_class: list[Result | None] = [None] * len(scenes)
+    by_pixel: list[Result | None] = [None] * len(scenes)
     with (
         console.status("starting TorchServe and the gateway, loading the models") as status,
         running_service(out / "model_store", models, out / "logs", _READY_S) as client,
@@ -148,11 +173,14 @@ def _serve_and_ask(scenes: Sequence[Scene], models: Sequence[str], out: Path, co
             by_class = [
                 client.segment(scene.image, model="mask_rcnn", score_threshold=_LEAST_SCORE) for scene in scenes
             ]
+        if "semantic" in models:
+            status.update("segmenting the rooms pixel by pixel")
+            by_pixel = [client.segment(scene.image, model="semantic") for scene in scenes]
         status.update("laying new floors")
         floors = _lay_floors(client, [f"{address}/{_file(scene, 'scene')}" for scene in scenes])
         status.update("stopping")
     console.print("stopped  gateway, TorchServe and its workers")
-    return [Room(*each) for each in zip(scenes, by_text, by_class, floors, strict=True)]
+    return [Room(*each) for each in zip(scenes, by_text, by_class, by_pixel, floors, strict=True)]
 
 
 def compare(scene: Scene, result: Result, *, by_category: bool = False) -> list[Finding]:
@@ -177,6 +205,17 @@ def compare(scene: Scene, result: Result, *, by_category: bool = False) -> list[
     return [answered.get(thing.id, Finding(names[thing.id], None, 0.0)) for thing in asked]
 
 
+def class_findings(scene: Scene, result: Result) -> list[Finding]:
+    """Each class that the scene shows beside all pixels that were given it.
+
+    Raises:
+        ValueError: the result has no label map of the scene's size.
+    """
+    from segserve.cli.demo_classes import class_ious
+
+    return [Finding(name, None, iou) for name, iou in class_ious([(scene, result)]).items()]
+
+
 def mean_iou(findings: Sequence[Finding]) -> float:
     """Over all objects that were asked for, those that were not found counting 0; 0..1."""
     return sum(finding.iou for finding in findings) / len(findings) if findings else 0.0
@@ -194,6 +233,10 @@ def overview(rows: Sequence[Sequence[Rgb]], width: int = 480, gap: int = 8) -> R
         spaced = [np.pad(each, ((0, gap), (0, gap), (0, 0)), constant_values=255) for each in scaled]
         lines.append(np.hstack(spaced)[:, :-gap])
     return np.vstack(lines)[:-gap].astype(np.uint8)
+
+
+def _by_pixel(rooms: Sequence[Room]) -> list[tuple[Scene, Result]]:
+    return [(room.scene, room.by_pixel) for room in rooms if room.by_pixel is not None]
 
 
 def _file(scene: Scene, kind: str) -> str:
@@ -217,23 +260,38 @@ def _lay_floors(client: Client, addresses: Sequence[str]) -> list[Rgb]:
     return floors
 
 
-def _write_pictures(rooms: Sequence[Room], out: Path) -> None:
+def _write_pictures(rooms: Sequence[Room], out: Path) -> list[str]:
+    """Those of each room, and all of them on one sheet; returns their kinds."""
+    from segserve.cli.demo_classes import with_class_legend
+    from segserve.colors import colors_of
     from segserve.imaging import encode
+    from segserve.label_render import overlay as class_overlay
     from segserve.render import overlay
 
     # One color for a label all over the sheet.
-    results = [result for room in rooms for result in (room.by_text, room.by_class) if result is not None]
+    results = [found for room in rooms for found in (room.by_text, room.by_class, room.by_pixel) if found is not None]
     labels = {instance.label for result in results for instance in result.instances}
+    labels.update(name for result in results for name in result.classes)
     rows = []
+    drawn: dict[str, Rgb] = {}
     for room in rooms:
-        drawn = {"overlay": overlay(room.scene.image, room.by_text.instances, labels=labels)}
+        image = room.scene.image
+        drawn = {"overlay": overlay(image, room.by_text.instances, labels=labels)}
         if room.by_class is not None:
-            drawn["instances"] = overlay(room.scene.image, room.by_class.instances, labels=labels)
+            drawn["instances"] = overlay(image, room.by_class.instances, labels=labels)
+        if room.by_pixel is not None and room.by_pixel.label_map is not None:
+            drawn["classes"] = class_overlay(
+                image, room.by_pixel.label_map, room.by_pixel.classes, colors=colors_of(labels)
+            )
         drawn["tiled"] = room.floor
         for kind, picture in drawn.items():
             (out / _file(room.scene, kind)).write_bytes(encode(picture))
-        rows.append((room.scene.image, *drawn.values()))
-    (out / "overview.jpg").write_bytes(encode(overview(rows, 1440 // len(rows[0])), "JPEG"))
+        # Without the legend, which has no place within a row: there is one for the whole sheet.
+        rows.append((image, *(picture[: image.shape[0]] for picture in drawn.values())))
+    sheet = overview(rows, 480 if len(rows[0]) < 4 else 360)
+    sheet = with_class_legend(sheet, [result for _, result in _by_pixel(rooms)], colors_of(labels))
+    (out / "overview.jpg").write_bytes(encode(sheet, "JPEG"))
+    return list(drawn)
 
 
 def _print_table(scenes: Sequence[Scene], findings: Sequence[Sequence[Finding]], console: Console) -> None:

@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segserve.client import Client
     from segserve.imaging import Rgb
-    from segserve.models.segmentation import Segmentation
+    from segserve.models.segmentation import LabelMap, Segmentation
     from segserve.training.evaluation import Segmenter
 
 EXAMPLE = """example:
   segserve scenes --seed 424242 --count 50 --out build/scenes
   segserve evaluate grounded_sam --scenes build/scenes                    # through a running server
   segserve evaluate grounded_sam --scenes build/scenes --local weights/demo/grounded_sam
-  segserve evaluate mask_rcnn --scenes build/scenes --name rooms          # served under a name of its own"""
+  segserve evaluate mask_rcnn --scenes build/scenes --name rooms          # served under a name of its own
+  segserve evaluate semantic --scenes build/scenes --engine onnx"""
 
 _GROUNDED_SAM_FIGURES = ("instances", "recall", "precision", "mean_mask_iou", "absent_asked", "absent_silent")
 _MASK_RCNN_FIGURES = ("instances", "mask_ap", "mask_ap50", "mask_ap75", "box_ap", "box_ap50")
+_SEMANTIC_FIGURES = ("iou", "recall", "precision", "pixels")
 
 Metrics = dict[str, Any]
 Row = tuple[str, dict[str, Any]]
@@ -33,16 +35,17 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="measure a model's accuracy on generated scenes",
         description="Ask a model about every scene of a folder and score its answers against the truth: recall, "
-        "precision and mask IoU of grounded_sam, COCO's AP of mask_rcnn.",
+        "precision and mask IoU of grounded_sam, COCO's AP of mask_rcnn, IoU by class of semantic.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", choices=["grounded_sam", "mask_rcnn"], help="which model")
+    parser.add_argument("model", choices=list(_EVALUATIONS), help="which model")
     parser.add_argument("--scenes", type=Path, required=True, metavar="DIR", help="folder made by segserve scenes")
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server to ask (default: %(default)s)")
     parser.add_argument("--api-key", help="its API key, if it wants one")
     parser.add_argument("--name", help="the name under which it serves the model (default: the model's own)")
     parser.add_argument("--local", type=Path, metavar="DIR", help="ask this checkpoint folder in process, no server")
+    parser.add_argument("--engine", choices=("torch", "onnx"), help="of semantic (default: the model's own default)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the metrics as JSON")
     parser.set_defaults(run=run)
 
@@ -55,19 +58,23 @@ def run(options: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from segserve.cli.train import TRAINING_FILE
+    from segserve.errors import InvalidRequestError
     from segserve.training.scenes.files import read_origin
 
+    if options.engine and options.model != "semantic":
+        raise InvalidRequestError(f"--engine: {options.model} has one engine only; leave the option out.")
     origin = read_origin(options.scenes)
-    evaluate = _evaluate_mask_rcnn if options.model == "mask_rcnn" else _evaluate_grounded_sam
+    evaluate = _EVALUATIONS[options.model]
     with Progress(console=Console(stderr=True)) as bars:
         task = bars.add_task("scenes", total=origin.count)
         metrics, rows, figures = evaluate(options, lambda: bars.advance(task))
     asked = "in process" if options.local else "through the served path"
     Console().print(_table(rows, figures, f"{options.model} on {metrics['scenes']} scenes, {asked}"))
     if options.out:
+        engine = f" --engine {options.engine}" if options.engine else ""
         commands = [
             f"segserve scenes --seed {origin.seed} --count {origin.count} --out SCENES",
-            f"segserve evaluate {options.model} --scenes SCENES",
+            f"segserve evaluate {options.model} --scenes SCENES{engine}",
         ]
         made_by = options.out.parent / TRAINING_FILE
         trained = {"trained_by": json.loads(made_by.read_text("utf-8"))} if made_by.exists() else {}
@@ -142,6 +149,50 @@ def _class_segmenter(
         described: dict[str, Any] = next((each for each in client.models() if each["name"] == name), {})
         classes = described.get("classes")
         yield None if classes is None else tuple(classes), segment
+
+
+def _evaluate_semantic(
+    options: argparse.Namespace, done: Callable[[], None]
+) -> tuple[Metrics, list[Row], tuple[str, ...]]:
+    from segserve.training.scenes.files import read_scenes
+    from segserve.training.semantic_evaluation import evaluate_semantic, summary
+
+    with _pixel_classifier(options) as classify:
+        metrics = evaluate_semantic(read_scenes(options.scenes), classify, done)
+    return metrics, summary(metrics), _SEMANTIC_FIGURES
+
+
+@contextmanager
+def _pixel_classifier(options: argparse.Namespace) -> Iterator[Callable[[Rgb], LabelMap]]:
+    """The model: from a picture to its label map."""
+    from segserve.errors import InvalidRequestError
+    from segserve.models.segmentation import LabelMap
+
+    if options.local:
+        from segserve.models.semantic import Semantic, SemanticParameters
+
+        predictor = Semantic.from_folder(options.local, engine=options.engine)
+        asked = SemanticParameters(engine=options.engine or "torch")
+        yield lambda image: predictor.predict([image], [asked])[0]
+        return
+    wanted = {"engine": options.engine} if options.engine else {}
+    with _client(options) as client:
+        name = options.name or options.model
+
+        def classify(image: Rgb) -> LabelMap:
+            found = client.segment(image, model=name, **wanted)
+            if found.label_map is None:
+                raise InvalidRequestError(f"{name}: expected a semantic model, which answers with a label map.")
+            return LabelMap(found.width, found.height, found.label_map, found.classes)
+
+        yield classify
+
+
+_EVALUATIONS: dict[str, Callable[..., tuple[Metrics, list[Row], tuple[str, ...]]]] = {
+    "grounded_sam": _evaluate_grounded_sam,
+    "mask_rcnn": _evaluate_mask_rcnn,
+    "semantic": _evaluate_semantic,
+}
 
 
 def _client(options: argparse.Namespace) -> Client:

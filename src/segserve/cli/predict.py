@@ -2,6 +2,7 @@
 
 segserve predict room.jpg --text "sofa. red chair. floor." --out pictures
 segserve predict photo.jpg --model balloons --score-threshold 0.5 --out pictures
+segserve predict room.jpg --model semantic --engine onnx --out pictures
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from segserve.cli.prediction_tables import as_json, print_tables
 
+if TYPE_CHECKING:
     from segserve.imaging import Rgb
-    from segserve.models.segmentation import Segmentation
+    from segserve.models.segmentation import LabelMap, Segmentation
     from segserve.results import Result
     from segserve.schema import Parameters
 
@@ -31,13 +32,15 @@ PARAMETERS = (
     "nms_across_phrases",
     "max_instances",
     "refine",
+    "engine",
+    "size",
 )
 DEMO_WEIGHTS = Path("weights") / "demo"
 
 Segmenter = Callable[[str], "Result"]
 """The path or address of an image -> its result."""
 
-Predictor = Callable[["Rgb"], "Segmentation"]
+Predictor = Callable[["Rgb"], "Segmentation | LabelMap"]
 """A picture -> what is in it."""
 
 
@@ -46,9 +49,11 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "predict",
         help="segment images, through a server or --local",
-        description="Find and outline objects in images: prints a table (or JSON) and draws overlays into --out.",
+        description="Find and outline objects in images, or with a semantic model, tell the class of every pixel: "
+        "prints a table (or JSON) and draws overlays into --out.",
         epilog='example: segserve predict room.jpg --text "sofa. red chair. floor." --out pictures | '
-        "segserve predict photo.jpg --model balloons --score-threshold 0.5 --out pictures",
+        "segserve predict photo.jpg --model balloons --score-threshold 0.5 --out pictures | "
+        "segserve predict room.jpg --model semantic --engine onnx --out pictures",
     )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="file, or http(s):// address for the server to fetch"
@@ -91,6 +96,8 @@ def add_parser(subparsers: Any) -> None:
     options.add_argument(
         "--refine", nargs="?", const=True, choices=(True, "polygon"), metavar="polygon", help="clean the masks' edges"
     )
+    options.add_argument("--engine", choices=("torch", "onnx"), help="what computes, of a semantic model")
+    options.add_argument("--size", choices=("original", "model"), help="of a semantic model's label map")
     parser.set_defaults(run=run)
 
 
@@ -118,9 +125,9 @@ def run(args: argparse.Namespace) -> int:
             progress.advance(task)
     overlays = _write_overlays(results, args.out) if args.out else {}
     if args.json:
-        print(json.dumps([_as_json(image, result, overlays.get(image)) for image, result in results]))
+        print(json.dumps([as_json(image, result, overlays.get(image)) for image, result in results]))
     else:
-        _print_table(results, overlays, Console())
+        print_tables(results, overlays, Console())
     return 1 if failures else 0
 
 
@@ -150,7 +157,7 @@ def _local(args: argparse.Namespace) -> Iterator[Segmenter]:
 
     name = args.model or catalog.GROUNDED_SAM.name
     if name not in _LOCAL_MODELS:
-        raise InvalidRequestError(f"--local runs {' and '.join(_LOCAL_MODELS)} only; ask a server for {name}.")
+        raise InvalidRequestError(f"--local runs {', '.join(_LOCAL_MODELS)} only; ask a server for {name}.")
     entry = catalog.CATALOG[name]
     prompt = schema.Prompt(text=args.text, points=args.point, boxes=args.box)
     schema.check_prompt(prompt, entry)
@@ -162,19 +169,34 @@ def _local(args: argparse.Namespace) -> Iterator[Segmenter]:
     warnings.filterwarnings("ignore", message="You'd better set embed_dim")
 
     from segserve.imaging import decode
-    from segserve.results import Instance, Result
 
     predict = _LOCAL_MODELS[name](args.weights or _demo_weights(name), args.text, parameters)
 
     def segment(image: str) -> Result:
         data = Path(image).read_bytes()
-        found = predict(decode(data))
-        instances = [
-            Instance(each.label, round(each.score, 4), each.box, each.area, each.rle) for each in found.instances
-        ]
-        return Result(found.width, found.height, instances, source=data)
+        return _result(predict(decode(data)), data)
 
     yield segment
+
+
+def _result(found: Segmentation | LabelMap, source: bytes) -> Result:
+    """What a server would have answered."""
+    from segserve.models.segmentation import LabelMap
+    from segserve.results import Instance, Result
+
+    if isinstance(found, LabelMap):
+        fractions = found.pixel_fraction()
+        return Result(
+            found.width,
+            found.height,
+            [],
+            source=source,
+            label_map=found.labels,
+            classes=found.classes,
+            pixel_fraction=fractions,
+        )
+    instances = [Instance(each.label, round(each.score, 4), each.box, each.area, each.rle) for each in found.instances]
+    return Result(found.width, found.height, instances, source=source)
 
 
 def _local_grounded_sam(weights: Path, text: str, parameters: Parameters) -> Predictor:
@@ -194,9 +216,18 @@ def _local_mask_rcnn(weights: Path, text: None, parameters: Parameters) -> Predi
     return lambda image: predictor.predict([image], [asked])[0]
 
 
+def _local_semantic(weights: Path, text: None, parameters: Parameters) -> Predictor:
+    from segserve.models.semantic import Semantic, SemanticParameters
+
+    predictor = Semantic.from_folder(weights, engine=parameters.engine)
+    asked = SemanticParameters().overridden(parameters)
+    return lambda image: predictor.predict([image], [asked])[0]
+
+
 _LOCAL_MODELS: dict[str, Callable[[Path, Any, Parameters], Predictor]] = {
     "grounded_sam": _local_grounded_sam,
     "mask_rcnn": _local_mask_rcnn,
+    "semantic": _local_semantic,
 }
 
 
@@ -230,43 +261,6 @@ def _write_overlays(results: list[tuple[str, Result]], folder: Path) -> dict[str
         result.save_overlay(path)
         written[image] = path
     return written
-
-
-def _as_json(image: str, result: Result, overlay: Path | None) -> dict[str, Any]:
-    instances = [
-        {
-            "label": found.label,
-            "score": found.score,
-            "box": [round(side, 2) for side in found.box],
-            "area": found.area,
-            "mask": found.rle,
-        }
-        for found in result.instances
-    ]
-    shown = {"image": image, "width": result.width, "height": result.height, "instances": instances}
-    return {**shown, "overlay": str(overlay)} if overlay else shown
-
-
-def _print_table(results: list[tuple[str, Result]], overlays: dict[str, Path], console: Console) -> None:
-    from rich.table import Table
-
-    table = Table("image", "label", "score", "box (x0 y0 x1 y1)", "area %")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for image, result in results:
-        name = Path(image).name
-        for found in result.instances:
-            box = " ".join(f"{side:.0f}" for side in found.box)
-            share = 100 * found.area / (result.width * result.height)
-            table.add_row(name, found.label, f"{found.score:.2f}", box, f"{share:.1f}")
-            name = ""
-        if not result.instances:
-            table.add_row(name, "nothing found", "", "", "", style="dim")
-        table.add_section()
-    if results:
-        console.print(table)
-    for path in overlays.values():
-        console.print(str(path), highlight=False, markup=False, soft_wrap=True)
 
 
 def _numbers(text: str, counts: tuple[int, ...], form: str) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from segserve.cli import train_mask_rcnn
+from segserve.cli import train_mask_rcnn, train_semantic
 from segserve.cli.training_progress import positive, training_progress
 
 DETECTOR_STEPS, SEGMENTER_STEPS = 5000, 2200
@@ -38,6 +38,7 @@ def add_parser(subparsers: Any) -> None:
     demo.add_argument("--threads", type=positive, default=1, help="CPU threads of torch (default 1)")
     demo.set_defaults(run=run)
     train_mask_rcnn.add_parser(targets)
+    train_semantic.add_parser(targets)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -39,3 +39,16 @@ def _quality(options: str) -> float:
             except ValueError:
                 return 0.0
     return 1.0
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether a caller with this Accept-Encoding header is sent gzip: it takes it, and likes plain text no better.
+
+    Without a header the answer stays as it is: not every caller unpacks what it did not ask for.
+    """
+    weights = {
+        coding.strip().lower(): _quality(options)
+        for coding, _, options in (part.partition(";") for part in accept_encoding.split(","))
+    }
+    gzip = weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0)))
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)

@@ -24,7 +24,7 @@ from segserve.gateway.images import ImageFetcher
 from segserve.gateway.metrics import Metrics
 from segserve.gateway.middleware import Bounds, Gatekeeper, Observation
 from segserve.gateway.readiness import Readiness
-from segserve.gateway.routes import detect_area, docs, health, metrics, models, predict, sagemaker, segment
+from segserve.gateway.routes import detect_area, docs, health, infer, metrics, models, predict, sagemaker, segment
 from segserve.gateway.segmenting import Segmenter
 from segserve.gateway.served_models import ServedModels
 from segserve.gateway.services import Services
@@ -38,6 +38,7 @@ _ROUTERS = (
     predict.router,
     sagemaker.router,
     detect_area.router,
+    infer.router,
     health.router,
     metrics.router,
     docs.router,

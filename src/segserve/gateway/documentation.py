@@ -22,6 +22,7 @@ from segserve.gateway.area_detection import (
     DetectFilesAnswer,
     DetectMessage,
 )
+from segserve.gateway.infer_form import RESULT_TYPES, InferAnswer, InferFailure
 from segserve.gateway.tiling import TilingAnswer, TilingRequest
 from segserve.schema import ErrorAnswer, Parameters, SegmentAnswer, SegmentRequest, WorkerInstance
 
@@ -46,7 +47,8 @@ class ModelDescription(BaseModel):
     parameters: list[str]
     returns: str | None = Field(description="instances or label_map")
     classes: list[str] | None = Field(description="its labels; null when text says what to find")
-    engine: str | None = Field(description="what runs it, where there is a choice")
+    engine: str | None = Field(description="what runs it, where there is a choice; of requests that name none")
+    engines: list[str] | None = Field(description="what a request may name as its parameter engine")
 
 
 class ModelList(BaseModel):
@@ -99,6 +101,8 @@ _SCHEMAS: tuple[type[BaseModel], ...] = (
     DetectMessage,
     DetectFailure,
     PredictAnswer,
+    InferAnswer,
+    InferFailure,
     Up,
     ErrorAnswer,
     ModelDescription,
@@ -141,6 +145,14 @@ def _answers(description: str, content: Mapping[str, Any], *failures: int) -> Do
 
 
 _BINARY: Docs = {"schema": {"type": "string", "format": "binary"}}
+_NPY: Docs = {
+    "schema": {
+        "type": "string",
+        "format": "binary",
+        "description": "A NumPy file: masks N x H x W bool; of a semantic model the label map h x w uint8 or uint16, "
+        "or logits or probabilities C x h x w float32, as the parameter output says.",
+    }
+}
 _ALL_FAILURES = tuple(_ERRORS)
 
 
@@ -154,7 +166,11 @@ def _raw_parameters() -> list[Docs]:
         _parameter("model", {"type": "string"}, "With a raw image body: the model; see /v1/models."),
         _parameter("text", {"type": "string"}, "With a raw image body: the prompt, e.g. sofa. floor."),
         _parameter("mask_format", {"enum": ["rle", "polygon", "png", "none"]}, "With a raw image body."),
-        _parameter("render", {"type": "string"}, "With a raw image body: overlay, cutout, mask, crops."),
+        _parameter(
+            "render",
+            {"type": "string"},
+            "With a raw image body: overlay, cutout, mask, crops (crops: of instances only).",
+        ),
     ]
     properties = Parameters.model_json_schema()["properties"]
     return described + [
@@ -165,7 +181,7 @@ def _raw_parameters() -> list[Docs]:
 
 SEGMENT: Docs = _answers(
     "The results in the order of the images. One that failed has its error in its place, unless it is the only one.",
-    {**_json(SegmentAnswer), "image/png": _BINARY, "application/x-npy": _BINARY},
+    {**_json(SegmentAnswer), "image/png": _BINARY, "application/x-npy": _NPY},
     *_ALL_FAILURES,
 ) | {
     "openapi_extra": {
@@ -195,7 +211,7 @@ INVOCATIONS: Docs = _answers(
     {
         "application/json": {"schema": {"anyOf": [_schema(SegmentAnswer), _schema(TilingAnswer)]}},
         "image/png": _BINARY,
-        "application/x-npy": _BINARY,
+        "application/x-npy": _NPY,
     },
     *_ALL_FAILURES,
 ) | {
@@ -204,7 +220,8 @@ INVOCATIONS: Docs = _answers(
             _parameter(
                 "X-Amzn-SageMaker-Custom-Attributes",
                 {"type": "string"},
-                "With a raw image body, e.g. model=grounded_sam;text=sofa. floor.;threshold=0.3",
+                "With a raw image body, e.g. model=grounded_sam;text=sofa. floor.;threshold=0.3 or "
+                "model=semantic;engine=onnx;output=logits;size=model",
                 where="header",
             )
         ],
@@ -279,6 +296,45 @@ DETECT_BY_NAME["responses"][404]["content"]["application/json"]["schema"] = {
     "anyOf": [_schema(DetectMessage), _schema(DetectFailure)]
 }
 API: Docs = _answers("Up.", {"text/html": {"schema": {"type": "string"}}, **_json(Up)}, 401)
+
+
+def _infer(field: str, image: Docs, *encodings: str) -> Docs:
+    """One of seed 004's routes; field: the one of the image, which image describes."""
+    form: Docs = {
+        "type": "object",
+        "required": ["infer_model_type", field],
+        "properties": {
+            "infer_model_type": {"enum": ["torch", "onnx"], "description": "The engine that computes."},
+            "requested_results_types": {
+                "type": "array",
+                "items": {"enum": list(RESULT_TYPES)},
+                "description": "Repeated; all three where it is left out.",
+            },
+            field: image,
+        },
+    }
+    failures: dict[int | str, Docs] = {
+        status: {"description": _ERRORS[status], "content": _json(InferFailure)}
+        for status in (401, 404, 413, 429, 500, 503, 504, 507)
+    }
+    failures[401]["description"] = (
+        "A value of the request is not valid, or an API key is missing or wrong: see the code."
+    )
+    failures[413]["description"] = "The body is too large."
+    docs = _answers("The results that were asked for, at the size of the model's input.", _json(InferAnswer))
+    body = {"required": True, "content": {encoding: {"schema": form} for encoding in encodings}}
+    return {**docs, "responses": docs["responses"] | failures, "openapi_extra": {"requestBody": body}}
+
+
+_MULTIPART = "multipart/form-data"
+INFER_URL: Docs = _infer(
+    "url_image",
+    {"type": "string", "description": "The address of the image, http or https."},
+    "application/x-www-form-urlencoded",
+    _MULTIPART,
+)
+INFER_FILE: Docs = _infer("file", {"type": "string", "format": "binary"}, _MULTIPART)
+HEALTHCHECK: Docs = _answers("Up.", _json(Status), 401)
 
 MODELS: Docs = _answers("All models.", _json(ModelList), 401)
 MODEL: Docs = _answers("One model.", _json(ModelDescription), 401, 404)

@@ -7,7 +7,6 @@ of it.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from segserve import render
 from segserve.errors import InternalError
+from segserve.gateway import numpy_files
 from segserve.imaging import ImageLimits, Rgb, decode, encode
 from segserve.masks import Mask, decode_rle, to_polygons
 from segserve.schema import MaskFormat, RenderKind
@@ -183,9 +183,7 @@ def mask_stack(result: Mapping[str, Any]) -> bytes:
     stack = np.zeros((len(masks), result["height"], result["width"]), dtype=bool)
     for index, mask in enumerate(masks):
         stack[index] = mask
-    buffer = io.BytesIO()
-    np.save(buffer, stack, allow_pickle=False)
-    return buffer.getvalue()
+    return numpy_files.to_npy(stack)
 
 
 def base64_png(picture: Picture) -> str:

@@ -14,15 +14,27 @@ from segserve.gateway.answers import json_response
 from segserve.gateway.trace import trace_of
 
 
-def error_response(error: SegserveError, request_id: str, before: Mapping[str, Any] | None = None) -> Response:
-    """The answer to a failed request. before: fields that a seed's clients expect ahead of the error object."""
+def error_response(
+    error: SegserveError, request_id: str, before: Mapping[str, Any] | None = None, status: int | None = None
+) -> Response:
+    """The answer to a failed request.
+
+    Args:
+        before: fields that a seed's clients expect ahead of the error object.
+        status: the HTTP status that they expect, where it is not the error's own.
+    """
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     body = {**(before or {}), "error": error.to_dict(request_id)}
-    return json_response(body, status=error.status, headers=headers)
+    return json_response(body, status=status or error.status, headers=headers)
+
+
+def seed_fields(path: str, error: SegserveError) -> dict[str, Any]:
+    """What a seed's clients expect ahead of the error object when a request to path failed before its route."""
+    return {"detail": f"Fail! Error: {error.message}"} if path.startswith("/infer/") else {}
 
 
 async def on_segserve_error(request: Request, error: Exception) -> Response:

@@ -19,16 +19,17 @@ from segserve.errors import (
     TooLargeError,
     UnauthorizedError,
 )
-from segserve.gateway.failures import error_response
+from segserve.gateway.failures import error_response, seed_fields
 from segserve.gateway.metrics import Metrics
-from segserve.gateway.trace import Trace, begin, trace_of
+from segserve.gateway.trace import CALLER_GONE, Trace, begin, trace_of
 
 logger = logging.getLogger("segserve.access")
 
 OPEN_ROUTES = frozenset({"/ping", "/livez", "/readyz"})
 """Health checks: they ask for no key."""
 
-_CLIENT_GONE = 499
+_STREAM_LIMITS = 10
+"""A streamed answer may take so many times the time limit in all."""
 
 
 class Observation:
@@ -73,11 +74,12 @@ class Observation:
     async def _fail(self, error: SegserveError, trace: Trace, scope: Scope, receive: Receive, send: Send) -> None:
         trace.error = error.error_code
         if trace.status is None:
-            await error_response(error, trace.request_id)(scope, receive, send)
+            before = seed_fields(scope["path"], error)
+            await error_response(error, trace.request_id, before)(scope, receive, send)
 
     def _report(self, scope: Scope, trace: Trace, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
-        status = trace.status or _CLIENT_GONE
+        status = trace.status or CALLER_GONE
         self._metrics.count(route, scope["method"], status, seconds)
         if not logger.isEnabledFor(logging.INFO):
             return
@@ -134,7 +136,10 @@ def check_key(scope: Scope, keys: Iterable[bytes], why: str) -> None:
 
 
 class Bounds:
-    """Reads the body within its limit, answers within the time limit, and stops when the caller goes away."""
+    """Reads the body within its limit, answers within the time limit, and stops when the caller goes away.
+
+    A streamed answer begins within the time limit; each further piece of it has as long, and all of it ten times that.
+    """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, timeout_s: float) -> None:
         self._app = app
@@ -149,9 +154,9 @@ class Bounds:
             async with asyncio.timeout(self._timeout_s) as deadline:
                 body = await self._read(scope, receive)
                 if body is None:
-                    trace_of(scope).status = _CLIENT_GONE
+                    trace_of(scope).status = CALLER_GONE
                 else:
-                    await self._answer(body, scope, receive, send)
+                    await self._answer(body, scope, receive, self._prolonging(send, deadline))
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -181,29 +186,40 @@ class Bounds:
     async def _answer(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the route with the body at hand; cancel it if the caller goes away meanwhile."""
         answering = asyncio.current_task()
-        gone = False
+        trace = trace_of(scope)
         replay = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replayed() -> Message:
             return next(replay, {"type": "http.disconnect"})
 
         async def watch() -> None:
-            nonlocal gone
             while (await receive())["type"] != "http.disconnect":
                 pass
-            gone = True
-            if answering is not None and trace_of(scope).status is None:
+            trace.gone = True
+            if answering is not None and trace.status is None:
                 answering.cancel()
 
         watcher = asyncio.create_task(watch())
         try:
             await self._app(scope, replayed, send)
         except asyncio.CancelledError:
-            if not gone or answering is None or answering.uncancel() > 0:
+            if not trace.gone or answering is None or answering.uncancel() > 0:
                 raise
-            trace_of(scope).status = _CLIENT_GONE
+            trace.status = CALLER_GONE
         finally:
             watcher.cancel()
+
+    def _prolonging(self, send: Send, deadline: asyncio.Timeout) -> Send:
+        """Send, with more time after each piece of a streamed answer."""
+        clock = asyncio.get_running_loop().time
+        last = clock() + _STREAM_LIMITS * self._timeout_s
+
+        async def sent(message: Message) -> None:
+            await send(message)
+            if message.get("more_body"):
+                deadline.reschedule(min(clock() + self._timeout_s, last))
+
+        return sent
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(

@@ -18,7 +18,7 @@ from segserve.gateway.readiness import Readiness
 from segserve.gateway.served_models import ServedModels
 from segserve.gateway.workers import Workers, encode_prompt
 from segserve.imaging import ImageLimits, read_info
-from segserve.schema import ImageSource, SegmentRequest, WorkerPrompt, check_parameters, check_prompt
+from segserve.schema import ImageSource, SegmentRequest, WorkerPrompt, check_output, check_parameters, check_prompt
 
 _AT_ONCE = 8
 
@@ -52,11 +52,13 @@ class Job:
         Raises:
             NotFoundError: no such model is served.
             InvalidPromptError: a prompt does not fit the model.
-            InvalidRequestError: a parameter that the model does not know, or a wrong number of prompts.
+            InvalidRequestError: a parameter that the model does not know, a form of answer that does not fit what it
+                returns, or a wrong number of prompts.
         """
         model = served.default() if request.model is None else request.model
         entry = served.entry(model)
         check_parameters(request.parameters, entry)
+        check_output(request, entry)
         several = isinstance(request.prompt, list)
         prompts = request.prompt if isinstance(request.prompt, list) else [request.prompt]
         if several and len(prompts) != len(request.images):
@@ -85,15 +87,18 @@ class Found:
 
     Attributes:
         data: the encoded image.
-        result: schema.WorkerResult as decoded JSON.
+        result: schema.WorkerResult or WorkerLabelMap as decoded JSON; empty where the worker answered a NumPy file.
         index: the image's place in the job.
         classes: the model's labels, as in the job.
+        npy: that NumPy file, see numpy_files.from_npy: what the job's prompt asks for with output logits or
+            probabilities.
     """
 
     data: bytes
     result: dict[str, Any]
     index: int = 0
     classes: Sequence[str] = ()
+    npy: bytes | None = None
 
 
 @dataclass
@@ -172,10 +177,11 @@ class Segmenter:
         read_info(data, self._limits)
         spent.note("fetch", started)
         started = time.perf_counter()
-        result = await self._workers.predict(job.model, data, job.prompts[index])
+        answer = await self._workers.predict(job.model, data, job.prompts[index])
         spent.note("model", started)
         started = time.perf_counter()
-        made = await finish(Found(data, result, index, job.classes))
+        result, npy = ({}, answer) if isinstance(answer, bytes) else (answer, None)
+        made = await finish(Found(data, result, index, job.classes, npy))
         spent.note("render", started)
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from segserve.catalog import CATALOG, GROUNDED_SAM, ModelEntry
 from segserve.config import ArchivedModel
@@ -28,7 +29,7 @@ class ServedModels:
         """What is known of a served model; its fields are None where nothing is."""
         archive = self._archives.get(name, _UNKNOWN)
         if archive.kind is None and name in CATALOG:
-            return ArchivedModel(name, archive.engine, archive.classes)
+            return replace(archive, kind=name)
         return archive
 
     def known_entry(self, name: str) -> ModelEntry | None:

@@ -12,15 +12,26 @@ _KEY = "segserve.trace"
 _VALID_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
+CALLER_GONE = 499
+"""The status that stands for an answer nobody waited for."""
+
+
 @dataclass(slots=True)
 class Trace:
-    """One request. status: of the answer, once it has begun (499: the caller went away); images: how many."""
+    """One request.
+
+    Attributes:
+        status: of the answer, once it has begun; CALLER_GONE when the caller went away.
+        images: how many.
+        gone: whether the caller has closed the connection.
+    """
 
     request_id: str
     status: int | None = None
     model: str | None = None
     images: int | None = None
     error: str | None = None
+    gone: bool = False
 
 
 def begin(scope: MutableMapping[str, Any]) -> Trace:

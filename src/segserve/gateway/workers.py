@@ -26,6 +26,7 @@ from segserve.errors import (
     WorkerLostError,
     error_from_status,
 )
+from segserve.gateway import numpy_files
 from segserve.gateway.multipart import Part, encode
 from segserve.gateway.tokens import Tokens
 from segserve.schema import WorkerPrompt
@@ -85,8 +86,9 @@ class Workers:
             transport=transport or _transport(max_connections=8, kept=4), timeout=_MANAGEMENT_TIMEOUT_S, trust_env=False
         )
 
-    async def predict(self, model: str, image: bytes, prompt: bytes) -> dict[str, Any]:
-        """A worker's result for one image: schema.WorkerResult as decoded from JSON.
+    async def predict(self, model: str, image: bytes, prompt: bytes) -> dict[str, Any] | bytes:
+        """A worker's result for one image: schema.WorkerResult or WorkerLabelMap as decoded from JSON, or the bytes of
+        a NumPy file when the prompt asks for logits or probabilities.
 
         A request whose worker died is sent once more; so is one that was lost with its connection.
 
@@ -174,7 +176,7 @@ class Workers:
         await self._control.aclose()
         await self._inference.aclose()
 
-    async def _predict(self, model: str, content_type: str, body: bytes) -> dict[str, Any]:
+    async def _predict(self, model: str, content_type: str, body: bytes) -> dict[str, Any] | bytes:
         request = httpx2.Request(
             "POST",
             self._prediction_url(model),
@@ -192,6 +194,8 @@ class Workers:
             raise _connection_failure(error, model) from error
         if response.status_code != 200:
             raise self._prediction_failure(response.status_code, answer, model)
+        if response.headers.get("content-type", "").startswith(numpy_files.MEDIA_TYPE):
+            return bytes(answer)
         try:
             result = json.loads(answer)
         except ValueError as error:

@@ -21,7 +21,13 @@ import segserve
 from segserve.catalog import CATALOG
 from segserve.config import ArchivedModel
 from segserve.errors import InvalidRequestError, NotFoundError
-from segserve.torchserve.checkpoint_folder import check_checkpoint, check_engine, checkpoint_files
+from segserve.torchserve.checkpoint_folder import (
+    ONNX_FILE,
+    check_checkpoint,
+    check_engine,
+    check_onnx,
+    checkpoint_files,
+)
 from segserve.torchserve.handler_options import HandlerOptions, read_options
 from segserve.torchserve.profiles import DEFAULT_PROFILES, profile_of
 
@@ -89,7 +95,8 @@ def build_archive(
         handler_options: changes to the yaml's ``handler:`` section, e.g. ``{"box_threshold": 0.4}``.
 
     Raises:
-        NotFoundError, InvalidRequestError: source is no such checkpoint, or the name will not do.
+        NotFoundError, InvalidRequestError: source is no such checkpoint, its ONNX file cannot be run, or the name
+            will not do.
     """
     name = name or model
     if not _NAME.fullmatch(name):
@@ -99,6 +106,7 @@ def build_archive(
     handler = handlers / f"{model}{HANDLER_SUFFIX}"
     config = _changed_config(handlers / f"{model}.yaml", profiles or {}, handler_options or {})
     check_engine(source, _options_of(config, model).engine)
+    check_onnx(model, source)
     texts = {
         "MAR-INF/MANIFEST.json": _manifest(name, version, handler.name, f"{model}.yaml"),
         handler.name: handler.read_bytes(),
@@ -142,8 +150,27 @@ def _model_in(archive: zipfile.ZipFile, manifest: Mapping[str, Any], config: Map
     engine = (config.get("handler") or {}).get("engine", engines[0]) if engines else None
     classes = None
     if CHECKPOINT_CONFIG in archive.namelist():
-        classes = json.loads(archive.read(CHECKPOINT_CONFIG)).get("classes")
-    return ArchivedModel(kind, engine, None if classes is None else tuple(str(label) for label in classes))
+        classes = _classes_in(json.loads(archive.read(CHECKPOINT_CONFIG)))
+    runnable = None
+    if "engine" in CATALOG[kind].parameters:
+        without = () if f"{CHECKPOINT_FOLDER}/{ONNX_FILE}" in archive.namelist() else ("onnx",)
+        runnable = tuple(name for name in engines if name not in without)
+    return ArchivedModel(kind, engine, classes, runnable)
+
+
+def _classes_in(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The labels that a checkpoint's config.json names, as segserve writes them or transformers.
+
+    Of equal ones the later have their class's number, as the predictor of such a model tells them apart.
+    """
+    if "classes" in checkpoint:
+        return tuple(str(label) for label in checkpoint["classes"])
+    if "id2label" not in checkpoint:
+        return None
+    labels: list[str] = []
+    for index, label in sorted((int(key), str(name)) for key, name in checkpoint["id2label"].items()):
+        labels.append(f"{label} {index}" if label in labels else label)
+    return tuple(labels)
 
 
 def find_archives(model_store: Path, names: Iterable[str] = ()) -> list[ArchiveInfo]:

@@ -21,11 +21,13 @@ from segserve.catalog import ModelEntry
 from segserve.config import settings_from_environment
 from segserve.errors import InternalError, OutOfMemoryError, SegserveError
 from segserve.imaging import Rgb
-from segserve.models.segmentation import Segmentation
+from segserve.models.segmentation import LabelMap, Segmentation
 from segserve.schema import WorkerPrompt, check_parameters, check_prompt
+from segserve.torchserve.answer_bodies import encode
 from segserve.torchserve.handler_options import HandlerOptions, read_options
 from segserve.torchserve.isolation import is_out_of_memory, run_isolated
 from segserve.torchserve.items import read_item
+from segserve.torchserve.large_answers import send_large
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ CHECKPOINT_FOLDER = "checkpoint"
 class Predictor(Protocol):
     """What a handler runs; see segserve.models."""
 
-    def predict(self, images: Sequence[Rgb], prompts: Sequence[Any]) -> list[Segmentation]:
+    def predict(self, images: Sequence[Rgb], prompts: Sequence[Any]) -> Sequence[Segmentation | LabelMap]:
         """One result a picture, in order."""
 
     def warm_up(self) -> None:
@@ -73,21 +75,6 @@ class BaseHandler(ABC):
             InvalidPromptError: the model cannot read it.
         """
 
-    def encode(self, result: Segmentation) -> tuple[bytes, str]:
-        """Body and content type of the answer to one item: JSON of schema.WorkerResult."""
-        instances = [
-            {
-                "label": instance.label,
-                "score": round(instance.score, 4),
-                "box": [round(value, 2) for value in instance.box],
-                "area": instance.area,
-                "mask": instance.rle,
-            }
-            for instance in result.instances
-        ]
-        body = {"width": result.width, "height": result.height, "instances": instances}
-        return json.dumps(body, separators=(",", ":")).encode(), "application/json"
-
     def initialize(self, context: Any) -> None:
         """Load the model, warm it up, and quieten the logs."""
         properties = context.system_properties
@@ -115,7 +102,7 @@ class BaseHandler(ABC):
         """One answer for each item of the batch, each with its own status."""
         if _is_description(context):
             return [self._describe()] * len(data)
-        outcomes: dict[int, SegserveError | Segmentation] = {}
+        outcomes: dict[int, SegserveError | Segmentation | LabelMap] = {}
         good: list[tuple[int, Rgb, Any]] = []
         for index, fields in enumerate(data):
             item = self._read(fields, context.get_all_request_header(index))
@@ -127,9 +114,10 @@ class BaseHandler(ABC):
         results = run_isolated(self._run, [(image, prompt) for _, image, prompt in good])
         milliseconds = 1000 * (time.perf_counter() - started)
         outcomes.update(zip((index for index, _, _ in good), results, strict=True))
-        return [self._answer(outcomes[index], index, context, milliseconds) for index in range(len(data))]
+        answers = [self._answer(outcomes[index], index, context, milliseconds) for index in range(len(data))]
+        return send_large(answers, context)
 
-    def _run(self, items: Sequence[tuple[Rgb, Any]]) -> list[Segmentation]:
+    def _run(self, items: Sequence[tuple[Rgb, Any]]) -> Sequence[Segmentation | LabelMap]:
         if self.predictor is None:
             raise RuntimeError("handle was called before initialize")
         return self.predictor.predict([image for image, _ in items], [prompt for _, prompt in items])
@@ -151,25 +139,35 @@ class BaseHandler(ABC):
             logger.error("an item could not be read", exc_info=error)
             return InternalError("The request could not be read. The service's log has the reason.")
 
-    def _answer(self, outcome: SegserveError | Segmentation, index: int, context: Any, milliseconds: float) -> bytes:
+    def _answer(
+        self, outcome: SegserveError | Segmentation | LabelMap, index: int, context: Any, milliseconds: float
+    ) -> bytes:
         if not isinstance(outcome, SegserveError):
             try:
-                body, content_type = self.encode(outcome)
+                body, content_type = encode(outcome)
                 context.set_response_content_type(index, content_type)
                 context.set_response_header(index, TIMING_HEADER, f"{milliseconds:.1f}")
                 return body
+            except SegserveError as error:
+                outcome = error
             except Exception as error:
-                logger.error("an answer could not be encoded", exc_info=error)
-                outcome = InternalError("The answer could not be encoded. The service's log has the reason.")
+                if is_out_of_memory(error):
+                    outcome = OutOfMemoryError("The answer does not fit into the worker's memory. Ask for less of it.")
+                else:
+                    logger.error("an answer could not be encoded", exc_info=error)
+                    outcome = InternalError("The answer could not be encoded. The service's log has the reason.")
         context.set_response_status(outcome.status, HTTPStatus(outcome.status).phrase, index)
         context.set_response_content_type(index, "application/json")
         return json.dumps({"error": outcome.to_dict()}).encode()
 
     def _describe(self) -> bytes:
         classes = getattr(self.predictor, "classes", None)
+        # Of a model that has a choice at each request: those that this archive can run.
+        engines = getattr(self.predictor, "engines", None)
         description = {
             "kind": self.entry.name,
             "engine": self.options.engine,
+            "engines": None if engines is None else list(engines),
             "classes": None if classes is None else list(classes),
             "device": self.options.device,
             "dtype": self.options.dtype,

@@ -15,6 +15,21 @@ _TOKENIZERS = ("tokenizer.json", "vocab.txt")
 # read since they can run code.
 _FOREIGN = (".h5", ".msgpack", ".onnx", ".tflite", ".bin", ".pt", ".pth", ".pkl")
 
+# What AutoModelForSemanticSegmentation of transformers loads.
+_SEMANTIC_FAMILIES = (
+    "beit",
+    "data2vec-vision",
+    "dpt",
+    "mobilenet_v2",
+    "mobilevit",
+    "mobilevitv2",
+    "segformer",
+    "upernet",
+)
+
+ONNX_FILE = "model.onnx"
+"""A semantic model's second form, for ONNX Runtime."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -24,7 +39,7 @@ class Part:
         folder: its name within the checkpoint; empty: the checkpoint's folder itself.
         families: the ``model_type`` values of its config.json that will do.
         needs_tokenizer: whether a tokenizer belongs to it.
-        files: all that is taken from it; empty: everything but copies of the weights.
+        files: patterns of all that is taken from it; empty: everything but copies of the weights.
     """
 
     folder: str
@@ -39,11 +54,31 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("sam", ("sam", "sam_hq")),
     ),
     "mask_rcnn": (Part("", ("mask_rcnn",), files=("config.json", "config.yaml", "model.safetensors")),),
+    "semantic": (
+        Part(
+            "",
+            ("semantic", *_SEMANTIC_FAMILIES),
+            files=(
+                "config.json",
+                "preprocessor_config.json",
+                "model.safetensors",
+                "model-*-of-*.safetensors",
+                "model.safetensors.index.json",
+                ONNX_FILE,
+            ),
+        ),
+    ),
 }
 """What each model's checkpoint folder consists of."""
 
-_ENGINE_FILES = {"detectron2": "config.yaml"}
-"""What an engine reads beside what the others do: detectron2 its own configuration."""
+_ENGINE_FILES = {
+    "detectron2": ("config.yaml", "Archive weights of detectron2 with --weights FILE --config FILE"),
+    "onnx": (ONNX_FILE, "Make one with segserve export-onnx, or add one with --onnx FILE"),
+}
+"""What an engine reads beside what the others do, and where it comes from."""
+
+_MADE_FOR = {"config.yaml": "detectron2"}
+"""Files that no other engine can do with."""
 
 
 def models_in(folder: Path) -> list[str]:
@@ -79,15 +114,30 @@ def check_engine(folder: Path, engine: str | None) -> None:
     """
     if engine is None:
         return
-    for made_for, file in _ENGINE_FILES.items():
+    for file, made_for in _MADE_FOR.items():
         if engine != made_for and (folder / file).is_file():
             raise InvalidRequestError(f"{folder} is for the engine {made_for}: add --engine {made_for}.")
-    name = _ENGINE_FILES.get(engine)
-    if name is not None and not (folder / name).is_file():
+    if engine not in _ENGINE_FILES:
+        return
+    name, way_out = _ENGINE_FILES[engine]
+    if not (folder / name).is_file():
         raise InvalidRequestError(
-            f"{folder}: the engine {engine} needs a {name}, which is missing. Archive weights of detectron2 with "
-            "--weights FILE --config FILE, or leave --engine out."
+            f"{folder}: the engine {engine} needs a {name}, which is missing. {way_out}, or leave --engine out."
         )
+
+
+def check_onnx(model: str, folder: Path) -> None:
+    """Whether workers will be able to run the ONNX file of a checkpoint, where it has one: it is loaded and run once.
+
+    Raises:
+        InvalidRequestError: says what is wrong with the file; or the checkpoint itself cannot be loaded.
+    """
+    if model != "semantic" or not (folder / ONNX_FILE).is_file():
+        return
+    # Imports torch, which nothing else in this package's building and running of archives needs.
+    from segserve.models.semantic import Semantic
+
+    Semantic.from_folder(folder, device="cpu").warm_up()
 
 
 def _looks_like(folder: Path, part: Part) -> bool:
@@ -131,7 +181,12 @@ def checkpoint_files(model: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _files(root: Path, part: Part) -> Iterator[Path]:
     if part.files:
-        yield from (root / name for name in sorted(part.files) if (root / name).is_file())
+        found = {file for pattern in part.files for file in root.glob(pattern) if file.is_file()}
+        if root / ONNX_FILE in found:
+            from segserve.models.semantic.onnx_engine import external_data_files
+
+            found.update(external_data_files(root / ONNX_FILE))
+        yield from sorted(found)
         return
     for file in sorted(root.rglob("*")):
         hidden = any(name.startswith((".", "__")) for name in file.relative_to(root).parts)

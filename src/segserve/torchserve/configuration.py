@@ -21,6 +21,9 @@ largest value is 2^31 / 60 minutes, since it counts the seconds in 32 bits."""
 
 MAX_TOKEN_MINUTES = (2**31 - 1) // 60
 
+MAX_RESPONSE_BYTES = 192 * 2**20
+"""Of one answer. The scores of 150 classes, as ADE20K has them, at 512 x 512 pixels take 150 MiB."""
+
 
 @dataclass(frozen=True)
 class Ports:
@@ -96,7 +99,7 @@ def server_properties(
 DEFAULTS: dict[str, str] = {
     # A JSON body with an image in base64 is a third larger than the image.
     "max_request_size": str(40 * 2**20),
-    "max_response_size": str(40 * 2**20),
+    "max_response_size": str(MAX_RESPONSE_BYTES),
     "job_queue_size": "100",
     "default_response_timeout": "120",
     "default_startup_timeout": "600",

@@ -11,6 +11,8 @@ from segserve.errors import InvalidRequestError
 from segserve.schema import Parameters, parse
 
 _OWN = ("device", "dtype", "threads")
+# What each caller wants to have: no option of an archive, since routes count on what it is without a word.
+_OF_REQUESTS = ("engine", "output", "size")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -23,7 +25,7 @@ class HandlerOptions:
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         threads: threads of the worker for its computations; 0: as many as there are cores.
         defaults: the request parameters' defaults, such as thresholds.
-        engine: what runs the model; None where there is no choice.
+        engine: what runs the model, unless a request names another; None where there is no choice.
     """
 
     device: str
@@ -45,7 +47,8 @@ def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) 
         InvalidRequestError: an unknown option, or a value of the wrong type or out of range; names it.
     """
     section = config.get("handler") or {}
-    known = (*_OWN, *(("engine",) if entry.engines else ()), *entry.parameters)
+    parameters = tuple(name for name in entry.parameters if name not in _OF_REQUESTS)
+    known = (*_OWN, *(("engine",) if entry.engines else ()), *parameters)
     for name in section:
         if name not in known:
             raise InvalidRequestError(f"handler.{name}: unknown option of {entry.name}; known are {', '.join(known)}.")
@@ -63,6 +66,6 @@ def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) 
         threads = 1 if device == "cpu" else 0
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
         raise InvalidRequestError(f"handler.threads: expected auto or a whole number from 0, came {threads!r}.")
-    given = {name: section[name] for name in entry.parameters if name in section}
+    given = {name: section[name] for name in parameters if name in section}
     defaults = parse(Parameters, given, "handler").model_dump(exclude_none=True)
     return HandlerOptions(device, str(dtype), threads, defaults, engine)

@@ -14,11 +14,12 @@ import pytest
 import requests
 from rich.console import Console
 
-from segserve.cli import demo, demo_server
+from segserve.cli import demo, demo_classes, demo_server
 from segserve.client import Instance, Result
 from segserve.errors import NotReadyError, ServiceError
+from segserve.imaging import decode
 from segserve.masks import encode_rle
-from segserve.training.scenes import Scene, SceneObject
+from segserve.training.scenes import CATEGORIES, Scene, SceneObject
 
 HEIGHT, WIDTH = 40, 60
 
@@ -85,7 +86,7 @@ def test_table_of_classes() -> None:
         HEIGHT,
         [found("chair", 0.9, RIGHT), found("chair", 0.8, (0, 0, 10, 4)), found("lamp", 0.7, (40, 20, 50, 30))],
     )
-    room = demo.Room(TWO_CHAIRS, answer, answer, TWO_CHAIRS.image)
+    room = demo.Room(TWO_CHAIRS, answer, answer, None, TWO_CHAIRS.image)
     output = io.StringIO()
     findings = [demo.compare(TWO_CHAIRS, answer, by_category=True)]
     Console(file=output, width=100).print(demo.class_table([room], findings))
@@ -95,18 +96,78 @@ def test_table_of_classes() -> None:
     assert ["all", "2", "1", "2", "0.700"] in rows
 
 
-def test_weights_of_instances_are_used_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("model", "option"), [("mask_rcnn", "instance_weights"), ("semantic", "semantic_weights")])
+def test_further_weights_are_used_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, option: str
+) -> None:
     monkeypatch.setattr("segserve.torchserve.archive.source_folder", lambda name: tmp_path / name)
-    folder = tmp_path / "weights" / "demo" / "mask_rcnn"
+    folder = tmp_path / "weights" / "demo" / model
 
     def chosen(own: Path | None) -> dict[str, Path]:
-        return demo._weights(argparse.Namespace(weights=None, instance_weights=own))
+        given = {"weights": None, "instance_weights": None, "semantic_weights": None, option: own}
+        return demo._weights(argparse.Namespace(**given))
 
     assert chosen(None) == {"grounded_sam": folder.with_name("grounded_sam")}
-    assert chosen(tmp_path)["mask_rcnn"] == tmp_path
+    assert chosen(tmp_path)[model] == tmp_path
     folder.mkdir(parents=True)
     (folder / "model.safetensors").touch()
-    assert chosen(None)["mask_rcnn"] == folder
+    assert chosen(None)[model] == folder
+
+
+def labeled(*parts: tuple[str, tuple[int, int, int, int]]) -> Result:
+    """A semantic answer for a scene: wall everywhere, and the classes of the rectangles."""
+    labels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    for name, (x0, y0, x1, y1) in parts:
+        labels[y0:y1, x0:x1] = CATEGORIES.index(name)
+    return Result(WIDTH, HEIGHT, [], label_map=labels, classes=CATEGORIES)
+
+
+def classified(*parts: tuple[str, tuple[int, int, int, int]]) -> Scene:
+    """A scene whose truth is labeled(parts)."""
+    instances = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    image = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return Scene(1, image, instances, np.asarray(labeled(*parts).label_map), ())
+
+
+def test_classes_are_compared_pixel_by_pixel() -> None:
+    truth = classified(("floor", (0, 20, 60, 40)))
+    answer = labeled(("floor", (0, 30, 60, 40)), ("rug", (0, 20, 60, 25)))
+    ious = {finding.phrase: finding.iou for finding in demo.class_findings(truth, answer)}
+    # Of 20 rows of floor 10 are found; the wall has its own 20 and 5 of the floor's.
+    assert ious == {"wall": pytest.approx(20 / 25), "floor": pytest.approx(0.5)}
+    assert demo.mean_iou(demo.class_findings(truth, labeled(("floor", (0, 20, 60, 40))))) == 1
+    with pytest.raises(ValueError, match="no label map of the room's size"):
+        demo.class_findings(truth, Result(WIDTH, HEIGHT, [], label_map=np.zeros((5, 5), np.uint8), classes=CATEGORIES))
+
+
+def test_table_of_pixels() -> None:
+    """Over two scenes; a class that is in the answers only is shown, but is no part of the mean."""
+    scenes = [classified(("floor", (0, 20, 60, 40))), classified()]
+    answers = [labeled(("floor", (0, 30, 60, 40))), labeled(("rug", (0, 20, 60, 40)))]
+    output = io.StringIO()
+    table = demo_classes.class_table(list(zip(scenes, answers, strict=True)))
+    Console(file=output, width=100).print(table)
+    rows = [line.replace("│", " ").split() for line in output.getvalue().splitlines()]
+    assert ["wall", "75.0", "62.5", "0.571"] in rows
+    assert ["floor", "25.0", "12.5", "0.500"] in rows
+    assert ["rug", "0.0", "25.0", "0.000"] in rows
+    assert ["mean", "0.536"] in rows
+
+
+def test_pictures_of_classes_have_a_legend_and_so_has_the_sheet(tmp_path: Path) -> None:
+    truth, empty = classified(("floor", (0, 20, 60, 40))), Result(WIDTH, HEIGHT, [])
+    rooms = [demo.Room(truth, empty, None, labeled(("floor", (0, 20, 60, 40))), truth.image)]
+    assert demo._write_pictures(rooms, tmp_path) == ["overlay", "classes", "tiled"]
+    classes = decode((tmp_path / "room_1_classes.png").read_bytes())
+    assert classes.shape[0] > HEIGHT + 8
+    wall, floor = classes[5, 30].astype(int), classes[35, 30].astype(int)
+    assert np.abs(wall - floor).sum() > 60, "wall and floor have colors of their own"
+    sheet = decode((tmp_path / "overview.jpg").read_bytes())
+    without = [demo.Room(truth, empty, None, None, truth.image)]
+    assert demo._write_pictures(without, tmp_path) == ["overlay", "tiled"]
+    rows_only = decode((tmp_path / "overview.jpg").read_bytes())
+    assert sheet.shape[1] == 4 * 360 + 3 * 8 and rows_only.shape[1] == 3 * 480 + 2 * 8
+    assert sheet.shape[0] > 240 + 20 and rows_only.shape[0] == 320
 
 
 def test_mean_counts_what_was_not_found() -> None:
@@ -116,7 +177,7 @@ def test_mean_counts_what_was_not_found() -> None:
 
 
 @pytest.mark.parametrize(("iou", "status"), [(0.7, 0), (0.69, 1)])
-@pytest.mark.parametrize("model", ["grounded_sam", "mask_rcnn"])
+@pytest.mark.parametrize("model", ["grounded_sam", "mask_rcnn", "semantic"])
 def test_verdict(iou: float, status: int, model: str) -> None:
     output = io.StringIO()
     good = [demo.Finding("sofa", 0.9, 0.95)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -10,12 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from http_stand_in import Answer, Seen, StandIn
 
 from segserve.cli import main
 from segserve.imaging import decode, encode
+from segserve.label_maps import decode_png, encode_png
 from segserve.masks import decode_rle, encode_rle
 from segserve.models.mask_rcnn.detectron2_checkpoint import convert
+from segserve.models.semantic import Semantic, SemanticConfig, SemanticParameters
+from segserve.models.semantic.architecture import build_network
+from segserve.models.semantic.checkpoint import save_checkpoint
 
 DETECTRON2 = Path(__file__).parents[2] / "data" / "detectron2"
 MASK = np.zeros((60, 80), dtype=bool)
@@ -149,6 +155,8 @@ def test_overlays_of_one_name_do_not_overwrite_each_other(server: StandIn, tmp_p
         ["--box", "1,2,3"],
         ["--refine", "circle"],
         ["--max-instances", "many"],
+        ["--engine", "tflite"],
+        ["--size", "512"],
     ],
 )
 def test_wrong_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +171,7 @@ def test_local_refuses_what_it_cannot_run_before_it_loads_anything(
 ) -> None:
     (image,) = files(tmp_path, "a.png")
     for options, said in (
-        (["--model", "sam2", "--text", "sofa."], "grounded_sam and mask_rcnn only; ask a server for sam2"),
+        (["--model", "sam2", "--text", "sofa."], "grounded_sam, mask_rcnn, semantic only; ask a server for sam2"),
         (["--text", " . "], "at least one phrase"),
         (["--text", "sofa.", "--box-threshold", "2"], "parameters.box_threshold"),
         (["--text", "sofa.", "--point", "1,2"], "prompt.points"),
@@ -172,6 +180,9 @@ def test_local_refuses_what_it_cannot_run_before_it_loads_anything(
         (["--model", "mask_rcnn", "--text", "sofa."], "takes no prompt"),
         (["--model", "mask_rcnn", "--box-threshold", "0.5"], "parameters.box_threshold"),
         (["--model", "mask_rcnn", "--weights", str(tmp_path / "none")], "none"),
+        (["--model", "mask_rcnn", "--engine", "onnx"], "parameters.engine"),
+        (["--model", "semantic", "--text", "sofa."], "takes no prompt"),
+        (["--model", "semantic", "--refine"], "parameters.refine"),
     ):
         assert main(["predict", image, "--local", *options]) == 1
         assert said in capsys.readouterr().err
@@ -207,6 +218,70 @@ def test_mask_rcnn_runs_locally(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert found["label"] == golden["classes"][wanted["category_id"]]
         assert found["score"] == pytest.approx(wanted["score"], abs=2e-3)
         assert found["box"] == pytest.approx(wanted["box"], abs=0.2)
+
+
+LABELS = np.zeros((60, 80), dtype=np.uint8)
+LABELS[:15] = 2
+CLASSES = ["floor", "door", "wall"]
+CLASSIFIED = {
+    "width": 80,
+    "height": 60,
+    "classes": CLASSES,
+    "label_map": base64.b64encode(encode_png(LABELS)).decode("ascii"),
+    "pixel_fraction": {"wall": 0.25, "floor": 0.75},
+}
+
+
+def test_classes_are_listed_by_share_and_drawn_with_a_legend(
+    server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answers = [Answer(body={"model": "semantic", "version": "1.0", "results": [CLASSIFIED], "timings_ms": {}})]
+    images = files(tmp_path, "a.png", "b.png")
+    options = ["--model", "semantic", "--engine", "onnx", "--size", "model", "--out", str(tmp_path / "out")]
+    assert main(["predict", *images, *options, "--url", server.url]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.replace("│", " ").split() for line in printed.splitlines() if "%" in line]
+    floor, wall = ["■", "floor", "75.0", "%"], ["■", "wall", "25.0", "%"]
+    assert rows == [["a.png", *floor], wall, ["b.png", *floor], wall]
+    assert "score" not in printed and "b_overlay.png" in printed
+    assert request_of(server.seen[0])["parameters"] == {"engine": "onnx", "size": "model"}
+    drawn = decode((tmp_path / "out" / "a_overlay.png").read_bytes())
+    assert drawn.shape[0] > 60 and drawn.shape[1:] == (80, 3)
+    assert (drawn[20:60] != PICTURE[20:]).any() and (drawn[:15] != PICTURE[:15]).any()
+
+
+def test_classes_as_json(server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed = {"model": "?", "version": "1.0", "timings_ms": {}}
+    server.answers = [Answer(body={**mixed, "results": [CLASSIFIED]}), answer(FOUND)]
+    images = files(tmp_path, "a.png", "b.png")
+    assert main(["predict", *images, "--json", "--url", server.url]) == 0
+    classified, found = json.loads(capsys.readouterr().out)
+    assert classified == {"image": images[0], **CLASSIFIED}
+    assert "classes" not in found and len(found["instances"]) == 1
+
+
+def test_semantic_runs_locally(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An untrained network of the catalog's kind, in both sizes; without an ONNX file, that engine is refused."""
+    config = SemanticConfig(
+        classes=("floor", "door", "wall"), architecture="lraspp_mobilenet_v3_large", input_size=(64, 96)
+    )
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "weights", config, build_network(config))
+    (image,) = files(tmp_path, "a.png")
+    options = ["predict", image, "--local", "--model", "semantic", "--weights", str(tmp_path / "weights"), "--json"]
+    assert main([*options, "--out", str(tmp_path / "out")]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    labels = decode_png(base64.b64decode(shown["label_map"]))
+    model = Semantic.from_folder(tmp_path / "weights", device="cpu")
+    (expected,) = model.predict([PICTURE], [SemanticParameters()])
+    assert np.array_equal(labels, expected.labels) and labels.shape == (60, 80)
+    assert shown["pixel_fraction"] == pytest.approx(expected.pixel_fraction())
+    assert decode((tmp_path / "out" / "a_overlay.png").read_bytes()).shape[0] > 60
+    assert main([*options, "--size", "model"]) == 0
+    (small,) = json.loads(capsys.readouterr().out)
+    assert decode_png(base64.b64decode(small["label_map"])).shape == (64, 96)
+    assert main([*options, "--engine", "onnx"]) == 1
+    assert "onnx" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["predict", "demo"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segserve.gateway.accept import preferred
+from segserve.gateway.accept import preferred, takes_gzip
 
 OFFERED = ("image/png", "application/json")
 
@@ -32,3 +32,28 @@ OFFERED = ("image/png", "application/json")
 )
 def test_preferred(accept: str, form: str) -> None:
     assert preferred(accept, OFFERED) == form
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "expected"),
+    [
+        ("gzip", True),
+        ("gzip, deflate, br", True),
+        ("GZip;q=0.001", True),
+        ("x-gzip", True),
+        ("*", True),
+        ("*;q=0", False),
+        ("gzip, *;q=0", True),
+        ("gzip;q=0, *", False),
+        ("br;q=1, gzip;q=0.8, identity;q=0.5", True),
+        ("identity, gzip;q=0.9", False),
+        ("identity;q=0", False),
+        ("", False),
+        ("deflate", False),
+        ("gzip;q=much", False),
+        ("gzip;q=nan", False),
+        (",;=,", False),
+    ],
+)
+def test_takes_gzip(accept_encoding: str, expected: bool) -> None:
+    assert takes_gzip(accept_encoding) is expected

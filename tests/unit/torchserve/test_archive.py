@@ -9,7 +9,9 @@ import yaml
 
 from segserve.config import ArchivedModel
 from segserve.errors import InvalidRequestError, NotFoundError
+from segserve.models.semantic.checkpoint import MODEL_TYPES
 from segserve.torchserve.archive import build_archive, find_archives, read_archive
+from segserve.torchserve.checkpoint_folder import PARTS
 
 HANDLERS = Path(__file__).parents[3] / "handlers"
 WEIGHTS = b"not weights, but stored as they are " * 100
@@ -206,3 +208,81 @@ def test_what_is_no_mask_rcnn_is_refused_before_packing(mask_rcnn, tmp_path, bre
         build_archive("mask_rcnn", mask_rcnn, tmp_path / "store", handlers=HANDLERS)
     assert named in caught.value.message
     assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture
+def semantic(tmp_path):
+    """A folder with the files of a semantic checkpoint of segserve's, beside what its training left there."""
+    folder = tmp_path / "streets"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "semantic", "classes": ["road", "sky"]}))
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    for name in (
+        "metrics.json",
+        "training.json",
+        "last.safetensors",
+        "model.export.json",
+        "model.pth",
+        "samples/1.png",
+    ):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture
+def segformer(tmp_path):
+    """The same as transformers saves it, in two pieces."""
+    folder = tmp_path / "segformer"
+    folder.mkdir()
+    labels = {str(index): name for index, name in enumerate(["wall", "door", "sky", *"abcdefgh", "door"])}
+    (folder / "config.json").write_text(json.dumps({"model_type": "segformer", "id2label": labels}, sort_keys=True))
+    for name in ("preprocessor_config.json", "model.safetensors.index.json"):
+        (folder / name).write_text("{}")
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        (folder / name).write_bytes(WEIGHTS)
+    for name in ("pytorch_model.bin", "tf_model.h5", "README.md"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def packed(path):
+    with zipfile.ZipFile(path) as archive:
+        return sorted(name for name in archive.namelist() if name.startswith("checkpoint/"))
+
+
+def test_of_a_semantic_checkpoint_only_what_a_worker_reads_comes_along(semantic, segformer, tmp_path):
+    path = build_archive("semantic", semantic, tmp_path / "store", handlers=HANDLERS)
+    assert packed(path) == ["checkpoint/config.json", "checkpoint/model.safetensors"]
+    path = build_archive("semantic", segformer, tmp_path / "store", handlers=HANDLERS)
+    assert packed(path) == [
+        "checkpoint/config.json",
+        "checkpoint/model-00001-of-00002.safetensors",
+        "checkpoint/model-00002-of-00002.safetensors",
+        "checkpoint/model.safetensors.index.json",
+        "checkpoint/preprocessor_config.json",
+    ]
+
+
+def test_the_classes_of_both_kinds_of_semantic_checkpoints_are_told(semantic, segformer, tmp_path):
+    streets = build_archive("semantic", semantic, tmp_path, handlers=HANDLERS, name="streets")
+    assert read_archive(streets).about == ArchivedModel("semantic", "torch", ("road", "sky"), ("torch",))
+    rooms = build_archive("semantic", segformer, tmp_path, handlers=HANDLERS, name="rooms")
+    # In the order of their numbers, and each but once: label 11 is another door.
+    assert read_archive(rooms).about.classes == ("wall", "door", "sky", *"abcdefgh", "door 11")
+
+
+def test_the_engine_onnx_needs_its_file(semantic, tmp_path):
+    with pytest.raises(InvalidRequestError, match=r"engine onnx needs a model\.onnx"):
+        build_archive("semantic", semantic, tmp_path, handlers=HANDLERS, handler_options={"engine": "onnx"})
+    assert not list(tmp_path.glob("*.mar"))
+
+
+def test_a_model_of_another_task_is_no_semantic_checkpoint(segformer, tmp_path):
+    (segformer / "config.json").write_text('{"model_type": "resnet"}')
+    with pytest.raises(InvalidRequestError, match="came 'resnet'"):
+        build_archive("semantic", segformer, tmp_path, handlers=HANDLERS)
+
+
+def test_the_families_of_semantic_checkpoints_are_those_that_can_be_loaded():
+    (part,) = PARTS["semantic"]
+    assert set(part.families) == set(MODEL_TYPES)

@@ -13,7 +13,7 @@ from ts.context import Context, RequestProcessor
 from segserve import masks
 from segserve.catalog import GROUNDED_SAM
 from segserve.errors import InvalidPromptError, InvalidRequestError
-from segserve.models.segmentation import Instance, Segmentation
+from segserve.models.segmentation import Instance, LabelMap, Segmentation
 from segserve.schema import WorkerResult
 from segserve.torchserve.base_handler import TIMING_HEADER, BaseHandler
 
@@ -184,7 +184,7 @@ def test_it_describes_itself(handler, tmp_path):
     assert status == 200
     assert body["device"] == "cpu"
     assert body["prompts"] == ["text"]
-    assert (body["kind"], body["engine"], body["classes"]) == ("grounded_sam", None, None)
+    assert (body["kind"], body["engine"], body["engines"], body["classes"]) == ("grounded_sam", None, None, None)
     handler.predictor.classes = ("spot", "stain")
     (body,), _, _ = serve(handler, [{}], tmp_path, {"describe": "True"})
     assert body["classes"] == ["spot", "stain"]
@@ -220,3 +220,17 @@ def test_the_yaml_reaches_the_worker(tmp_path, root_level):
     handler.initialize(make_context(tmp_path, config={"handler": {"threads": 2, "box_threshold": 0.4}}))
     assert torch.get_num_threads() == 2
     assert handler.options.defaults == {"box_threshold": 0.4}
+
+
+def test_an_answer_that_torchserve_would_not_pass_on_spares_its_neighbors(handler, tmp_path, monkeypatch):
+    def scores(image, prompt):
+        pixels = 2**18 if prompt == "large" else 4
+        return LabelMap(2, 2, np.zeros((2, 2), np.uint8), ("spot",), np.zeros((200, pixels), np.float32))
+
+    monkeypatch.setattr(handler.predictor, "_one", scores)
+    context = make_context(tmp_path, requests=2)
+    large, small = handler.handle([item(text="large"), item(text="small")], context)
+    assert [context.get_response_status(index)[0] for index in range(2)] == [413, 200]
+    assert json.loads(large)["error"]["code"] == "answer_too_large"
+    assert np.load(io.BytesIO(small)).shape == (200, 4)
+    assert context.get_response_content_type(1) == "application/x-npy"

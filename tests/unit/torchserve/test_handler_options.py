@@ -2,9 +2,9 @@
 
 import pytest
 
-from segserve.catalog import GROUNDED_SAM, MASK_RCNN
+from segserve.catalog import GROUNDED_SAM, MASK_RCNN, SEMANTIC
 from segserve.errors import InvalidRequestError
-from segserve.torchserve.handler_options import read_options
+from segserve.torchserve.handler_options import HandlerOptions, read_options
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,14 @@ def test_the_engine_is_one_of_those_the_model_has():
             read_options({"handler": {"engine": engine}}, None, MASK_RCNN)
     with pytest.raises(InvalidRequestError, match=r"handler\.engine: unknown option of grounded_sam"):
         read_options({"handler": {"engine": "torchvision"}}, None, GROUNDED_SAM)
+
+
+def test_what_requests_choose_is_no_option_of_an_archive():
+    assert read_options({"handler": {"engine": "onnx"}}, None, SEMANTIC) == HandlerOptions(
+        "cpu", threads=1, engine="onnx"
+    )
+    for name, value in (("output", "logits"), ("size", "model")):
+        with pytest.raises(InvalidRequestError, match=rf"handler\.{name}: unknown option of semantic"):
+            read_options({"handler": {name: value}}, None, SEMANTIC)
+    with pytest.raises(InvalidRequestError, match=r"handler\.engine: expected torch or onnx"):
+        read_options({"handler": {"engine": "torchvision"}}, None, SEMANTIC)

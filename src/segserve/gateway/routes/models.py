@@ -88,6 +88,7 @@ def describe(name: str, status: ModelStatus | None, served: ServedModels) -> dic
         "returns": entry.returns if entry else None,
         "classes": None if about.classes is None else list(about.classes),
         "engine": about.engine,
+        "engines": None if about.engines is None else list(about.engines),
     }
 
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from segserve.errors import InvalidRequestError, SegserveError
-from segserve.gateway import documentation, drawing, incoming
+from segserve.gateway import documentation, drawing, incoming, label_drawing
 from segserve.gateway.accept import preferred
 from segserve.gateway.answers import json_bytes
 from segserve.gateway.segmenting import Found, Job, Spent, check_answer
@@ -24,6 +24,7 @@ Form = Literal["application/json", "image/png", "application/x-npy"]
 FORMS: tuple[Form, ...] = ("application/json", "image/png", "application/x-npy")
 
 _WAY_OUT = "Ask for fewer renders (render), a smaller mask_format (rle, polygon or none), or fewer images at a time."
+_SMALLER_FILE = "Ask for application/json instead, or, of a semantic model, for output label_map or size model."
 
 
 def router() -> APIRouter:
@@ -38,8 +39,9 @@ async def segment(request: Request) -> Response:
 
     Send JSON (images by URL, base64 or S3), a form (`image` files and `request` JSON), or one raw image body with
     query parameters (`model`, `text`, `mask_format`, `render` and the parameters by name).
-    With `Accept: image/png` a single image is answered with its overlay, with `Accept: application/x-npy` with its
-    masks as a NumPy file (N x H x W bool).
+    With `Accept: image/png` a single image is answered with its overlay, with `Accept: application/x-npy` with a
+    NumPy file: its masks (N x H x W bool), or of a semantic model its label map (h x w), or its logits or
+    probabilities (C x h x w float32) when the parameter `output` asks for them.
     """
     body = await request.body()
     content_type = request.headers.get("content-type", "")
@@ -72,6 +74,9 @@ async def respond(request: Request, native: SegmentRequest, images: Sequence[byt
     trace.model, trace.images = job.model, len(job.images)
     services.metrics.count_images(job.model, len(job.images))
     form = preferred(request.headers.get("accept", ""), FORMS)
+    output = native.parameters.output
+    if output in ("logits", "probabilities") and form != "application/x-npy":
+        raise _only_as_npy(output, form)
     if form == "application/json":
         return await _as_json(services, native, job)
     if len(job.images) != 1:
@@ -87,10 +92,9 @@ async def _as_json(services: Services, native: SegmentRequest, job: Job) -> Resp
 
     async def finish(found: Found) -> dict[str, Any]:
         nonlocal rendered_bytes
-        work = (found.data, found.result, native.mask_format, native.render, services.settings.image_limits)
         if not draws:
-            return drawing.finished(*work)
-        answer = await asyncio.to_thread(drawing.finished, *work, labels=found.classes)
+            return _finished(found, native, services)
+        answer = await asyncio.to_thread(_finished, found, native, services)
         # Counted on the way, so that an answer that cannot be sent does not pile up in memory first.
         renders = answer.get("renders", {}).values()
         rendered_bytes += sum(len(made) if isinstance(made, str) else sum(map(len, made)) for made in renders)
@@ -119,16 +123,44 @@ async def _as_json(services: Services, native: SegmentRequest, job: Job) -> Resp
 
 async def _as_file(services: Services, job: Job, form: Form) -> Response:
     async def finish(found: Found) -> bytes:
-        if form == "image/png":
-            limits = services.settings.image_limits
-            return await asyncio.to_thread(drawing.overlay_png, found.data, found.result, limits, labels=found.classes)
-        return await asyncio.to_thread(drawing.mask_stack, found.result)
+        return await asyncio.to_thread(_file, found, form, services)
 
     result = (await services.segmenter.run(job, finish))[0]
     if isinstance(result, SegserveError):
         raise result
-    check_answer(len(result), services.settings.limits.max_answer_bytes, "Ask for application/json instead.")
+    check_answer(len(result), services.settings.limits.max_answer_bytes, _SMALLER_FILE)
     return Response(result, media_type=form)
+
+
+def _finished(found: Found, native: SegmentRequest, services: Services) -> dict[str, Any]:
+    """The answer for one image; blocks on pixels where something is drawn."""
+    work = (found.data, found.result, native.mask_format, native.render, services.settings.image_limits)
+    if found.npy is not None:
+        raise _only_as_npy("logits or probabilities, the archive's default,", "application/json")
+    if "label_map" in found.result:
+        return label_drawing.finished(*work)
+    return drawing.finished(*work, labels=found.classes)
+
+
+def _file(found: Found, form: Form, services: Services) -> bytes:
+    """The answer for one image as a file; blocks on pixels."""
+    if found.npy is not None:
+        if form != "application/x-npy":
+            raise _only_as_npy("logits or probabilities, the archive's default,", form)
+        return found.npy
+    limits, semantic = services.settings.image_limits, "label_map" in found.result
+    if form == "image/png":
+        if semantic:
+            return label_drawing.overlay_png(found.data, found.result, limits)
+        return drawing.overlay_png(found.data, found.result, limits, labels=found.classes)
+    return label_drawing.label_map_npy(found.result) if semantic else drawing.mask_stack(found.result)
+
+
+def _only_as_npy(output: str, form: Form) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"parameters.output: {output} are answered as a NumPy file only, one image at a time: send the header "
+        f"Accept: application/x-npy (the answer would be {form}), or ask for output label_map."
+    )
 
 
 def _item(result: dict[str, Any] | SegserveError) -> dict[str, Any]:

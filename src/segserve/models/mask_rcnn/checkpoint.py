@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from segserve.errors import InvalidRequestError, NotFoundError
 from segserve.models.mask_rcnn.architecture import Architecture
@@ -23,8 +25,13 @@ def save_checkpoint(folder: Path, network: MaskRcnnNetwork, *, half: bool = Fals
     Args:
         half: store float16, for the file's size; networks are always loaded as float32.
     """
+    write_checkpoint(folder, network.architecture.to_dict(), network, half=half)
+
+
+def write_checkpoint(folder: Path, config: dict[str, Any], network: nn.Module, *, half: bool = False) -> None:
+    """Write ``config.json`` and any network's tensors into a folder; see save_checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(network.architecture.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / CONFIG_FILE).write_text(text, "utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if half:
@@ -62,7 +69,7 @@ def load_checkpoint(folder: Path) -> MaskRcnnNetwork:
     return network.eval()
 
 
-def load_tensors(network: MaskRcnnNetwork, tensors: dict[str, torch.Tensor], where: str) -> None:
+def load_tensors(network: nn.Module, tensors: dict[str, torch.Tensor], where: str) -> None:
     """Put tensors into a network, all of them and nothing else.
 
     Raises:
