@@ -38,7 +38,7 @@ def test_the_table_of_models(served: Served):
     table = segserve("models", "--url", served.url)
     assert table.returncode == 0
     (row,) = [line for line in table.stdout.splitlines() if "grounded_sam" in line]
-    assert [cell.strip() for cell in row.strip("│").split("│")][:3] == ["grounded_sam", "1.0", "yes"]
+    assert [cell.strip() for cell in row.strip("│").split("│")][:4] == ["grounded_sam", "grounded_sam", "1.0", "yes"]
 
 
 def test_mistakes_get_one_clear_line(served: Served):

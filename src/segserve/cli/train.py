@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segserve.cli import train_mask_rcnn, train_semantic
-from segserve.cli.training_progress import positive, training_progress
+from segserve.cli.training_progress import not_negative, positive, training_progress
 
 DETECTOR_STEPS, SEGMENTER_STEPS = 5000, 2200
 DETECTOR_FOLDER, SEGMENTER_FOLDER = "grounding_dino", "sam"
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     demo.add_argument("--steps-segmenter", type=positive, default=SEGMENTER_STEPS, help="length of its run, in steps")
     demo.add_argument("--batch-detector", type=positive, default=8, help="scenes a step (default 8)")
     demo.add_argument("--batch-segmenter", type=positive, default=4, help="scenes a step (default 4)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of initial weights and data (default 0)")
+    demo.add_argument("--seed", type=not_negative, default=0, help="seed of initial weights and data (default 0)")
     demo.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default cpu)")
     demo.add_argument("--threads", type=positive, default=1, help="CPU threads of torch (default 1)")
     demo.set_defaults(run=run)

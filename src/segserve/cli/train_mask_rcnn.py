@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segserve.cli.training_progress import positive, training_progress
+from segserve.cli.training_progress import not_negative, positive, training_progress
 
 if TYPE_CHECKING:
     from segserve.training.coco import Dataset
@@ -62,7 +62,7 @@ def add_parser(targets: Any) -> None:
     )
     course.add_argument("--no-flip", action="store_true", help="never mirror pictures (writing, left and right hands)")
     course.add_argument("--scale", type=float, nargs=2, default=(0.8, 1.25), metavar=("MIN", "MAX"), help="size jitter")
-    course.add_argument("--seed", type=int, default=0, help="default 0")
+    course.add_argument("--seed", type=not_negative, default=0, help="default 0")
     course.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --work")
     place = parser.add_argument_group("place")
     place.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the weights")
@@ -75,7 +75,7 @@ def add_parser(targets: Any) -> None:
         help="auto: bfloat16 on a GPU that has it, else float32; on CPUs with AMX bfloat16 is faster",
     )
     place.add_argument("--threads", type=positive, default=1, help="CPU threads of torch (default 1)")
-    place.add_argument("--loaders", type=int, default=0, help="processes that prepare pictures (default 0)")
+    place.add_argument("--loaders", type=not_negative, default=0, help="processes that prepare pictures (default 0)")
     place.add_argument("--half", action="store_true", help="store the weights as float16, half the size")
     place.add_argument(
         "--archive", nargs="?", const="mask_rcnn", metavar="NAME", help="also pack model_store/NAME.mar for serving"
@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from segserve.errors import InvalidRequestError
+    from segserve.torchserve.archive import build_archive, check_name
     from segserve.training.coco import read_dataset
     from segserve.training.mask_rcnn_training import has_run
 
@@ -105,6 +106,11 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequestError(f"--rate: expected a number between 0 and 1, came {args.rate:g}.")
     if not 0.1 <= args.scale[0] <= args.scale[1] <= 10:
         raise InvalidRequestError(f"--scale: expected 0.1 <= MIN <= MAX <= 10, came {args.scale[0]} {args.scale[1]}.")
+    if args.min_size > args.max_size:
+        raise InvalidRequestError(f"--min-size: expected at most --max-size, came {args.min_size} and {args.max_size}.")
+    if args.archive:
+        # Said before the training rather than after it.
+        check_name(args.archive)
     dataset = read_dataset(args.train, args.images)
     validation = None
     if args.val is not None:
@@ -117,8 +123,6 @@ def run(args: argparse.Namespace) -> int:
     _write_report(args, training)
     print(f"weights: {args.out}")
     if args.archive:
-        from segserve.torchserve.archive import build_archive
-
         print(f"archive: {build_archive('mask_rcnn', args.out, args.model_store, name=args.archive)}")
     return 0
 

@@ -21,6 +21,14 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {number}")
+    return number
+
+
 @contextmanager
 def training_progress(name: str, steps: int) -> Iterator[Callable[[Progress], None]]:
     """A progress bar on a terminal; a line every few steps where the output goes to a file."""

@@ -72,6 +72,16 @@ def source_folder(name: str) -> Path:
     raise NotFoundError(f"No folder {name}/ here; run this in segserve's source tree.")
 
 
+def check_name(name: str) -> None:
+    """Whether a model can be served under a name.
+
+    Raises:
+        InvalidRequestError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(f"The name {name!r} will not do: letters, digits, '_', '.', '-', at most 64.")
+
+
 def build_archive(
     model: str,
     source: Path,
@@ -99,8 +109,7 @@ def build_archive(
             will not do.
     """
     name = name or model
-    if not _NAME.fullmatch(name):
-        raise InvalidRequestError(f"The name {name!r} will not do: letters, digits, '_', '.', '-', at most 64.")
+    check_name(name)
     check_checkpoint(model, source)
     handlers = handlers or source_folder("handlers")
     handler = handlers / f"{model}{HANDLER_SUFFIX}"

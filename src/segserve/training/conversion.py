@@ -98,7 +98,16 @@ def read_via(
 
 
 def only_classes(conversion: Conversion, labels: Sequence[str]) -> None:
-    """Leaves out the objects of all other classes, with a count."""
+    """Leaves out the objects of all other classes, with a count.
+
+    Raises:
+        InvalidRequestError: there are objects, and none is of these classes.
+    """
+    found = conversion.labels
+    if found and not set(found) & set(labels):
+        raise InvalidRequestError(
+            f"--labels: no object is of these classes ({', '.join(labels[:5])}); there are {', '.join(found[:10])}."
+        )
     for index, picture in enumerate(conversion.pictures):
         kept = tuple(annotation for annotation in picture.annotations if annotation.label in labels)
         for annotation in picture.annotations:
@@ -233,6 +242,8 @@ def _shape(annotation: Annotation, picture: AnnotatedPicture) -> dict[str, Any]:
 
 
 def _write(path: Path, content: bytes) -> None:
+    if path.is_dir():
+        raise InvalidRequestError(f"{path}: expected a file to write, found a folder")
     partial_file = path.with_name(path.name + ".partial")
     partial_file.write_bytes(content)
     partial_file.replace(path)

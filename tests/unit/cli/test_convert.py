@@ -110,7 +110,9 @@ class TestLabelme:
         assert sum(found.class_index == 2 for picture in dataset.pictures for found in picture.objects) == COUNT
         assert f"left out: {COUNT} × not a class that was asked for: ceiling" in capsys.readouterr().out
 
-    @pytest.mark.parametrize(("text", "message"), [("", "is empty"), ("a\nb\na", "it names 'a' twice")])
+    @pytest.mark.parametrize(
+        ("text", "message"), [("", "is empty"), ("a\nb\na", "it names 'a' twice"), ("unicorn", "no object is of")]
+    )
     def test_labels_that_cannot_be(
         self, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
     ) -> None:
@@ -207,6 +209,14 @@ class TestDamage:
         (photos / "copy.json").write_bytes((photos / f"{SEED}.json").read_bytes())
         assert convert("labelme", photos, "--out", tmp_path / "coco.json") == 1
         assert f"copy.json: the picture {SEED}.png is annotated in" in capsys.readouterr().err
+
+    def test_a_folder_in_place_of_the_file(
+        self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "build").mkdir()
+        assert convert("labelme", photos, "--out", tmp_path / "build") == 1
+        assert "build: expected a file to write, found a folder" in capsys.readouterr().err
+        assert stems(tmp_path) == {"photos", "build"}
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -69,17 +69,30 @@ def test_starts_from_weights_whose_classes_it_knows(scenes: Path, tmp_path: Path
         (["--weights", "nowhere"], "nowhere"),
         (["--rate", "0"], "--rate"),
         (["--scale", "2", "1"], "--scale"),
+        (["--min-size", "900", "--max-size", "800"], "--min-size"),
         (["--device", "cuda:7"], "cuda:7"),
         (["--train", "nowhere.json"], "nowhere.json"),
+        (["--archive", "../rooms"], "'../rooms' will not do"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], reason: str
 ) -> None:
     assert train(scenes, tmp_path, "--epochs", "1", *options) == 1
-    error = capsys.readouterr().err
-    assert reason in error
-    assert "Traceback" not in error
+    captured = capsys.readouterr()
+    assert reason in captured.err
+    assert "Traceback" not in captured.err
+    assert "epoch 1" not in captured.out, "refused before the training, not after it"
+
+
+@pytest.mark.parametrize("option", ["--seed", "--loaders"])
+def test_numbers_below_zero_are_wrong_usage(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train(scenes, tmp_path, "--epochs", "1", option, "-1")
+    assert ended.value.code == 2
+    assert f"argument {option}: expected a number of at least 0, got -1" in capsys.readouterr().err
 
 
 def test_validation_of_other_classes_is_refused(

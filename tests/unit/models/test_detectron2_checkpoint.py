@@ -307,6 +307,19 @@ def test_pickles_that_misuse_what_is_admitted(tmp_path: Path, tensors: dict[str,
     assert_same(read_tensors(write_pkl(tmp_path / "b.pkl", tensors)), tensors)
 
 
+@pytest.mark.parametrize("attack", [None, Touch, Evaluate])
+def test_newer_pickles_within_pytorchs_files_are_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], attack: Callable[[Path], Any] | None
+) -> None:
+    mark = tmp_path / "mark"
+    beside = attack(mark) if attack else 7
+    torch.save({"model": tensors, "iteration": beside}, tmp_path / "model.pth", pickle_protocol=4)
+    with pytest.raises(InvalidRequestError, match=r"pickle_protocol \(2\)\. Nothing was run") as refused:
+        read_tensors(tmp_path / "model.pth")
+    assert not mark.exists()
+    assert "weights_only" not in refused.value.message, "no advice to read it with a pickle's powers"
+
+
 def test_torchscript_is_code_too(tmp_path: Path) -> None:
     file = tmp_path / "model.pth"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
@@ -378,7 +391,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
         (["conv1_w", "res2_0_branch2a_w", "res2_0_branch2a_bn_s"], "Caffe2's names"),
         (["stem.conv1.weight", "res2.0.conv1.weight"], "a backbone alone"),
         (["layer1.0.conv1.weight", "fc.weight"], "a backbone alone"),
-        (["rpn.head.conv.weight", "backbone.body.conv1.weight"], "expected the tensors of an R-CNN of detectron2"),
+        (["roi_heads.box_head.fc6.weight", "backbone.body.conv1.weight"], "torchvision's names"),
+        (["rpn.head.conv.weight", "head.weight"], "expected the tensors of an R-CNN of detectron2"),
     ],
 )
 def test_weights_of_something_else(tmp_path: Path, names: list[str], message: str) -> None:
@@ -397,6 +411,7 @@ def test_what_inference_does_not_need_is_passed_over(tmp_path: Path, tensors: di
         "proposal_generator.anchor_generator.cell_anchors.0": torch.ones(3, 4),
         "backbone.bottom_up.stem.conv1.norm.num_batches_tracked": torch.tensor(7),
         "teacher.backbone.bottom_up.stem.conv1.weight": torch.ones(1),
+        "backbone.fpn_lateral2.weight_momentum": torch.ones(1),
     }
     network = network_from_detectron2(write_pth(tmp_path / "a.pth", tensors | extra), write_config(tmp_path))
     assert_same(tensors_of(network), tensors)
@@ -434,6 +449,8 @@ def test_fixed_norms_of_caffe2_have_scale_and_shift_only(tmp_path: Path, tensors
         ({"MODEL.RPN.CONV_DIMS": [16, 16]}, r"lack proposal_generator\.rpn_head\.conv\.conv0.*MODEL\.RPN\.CONV_DIMS"),
         ({"MODEL.ROI_BOX_HEAD.NUM_FC": 1}, r"box_head\.fc2.*NUM_FC"),
         ({"MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION": 14}, r"box_head\.fc1.*POOLER_RESOLUTION"),
+        ({"MODEL.ROI_BOX_HEAD.FC_DIM": 64}, r"box_head\.fc1.*See MODEL\.ROI_BOX_HEAD\.NUM_FC, FC_DIM"),
+        ({"MODEL.ROI_MASK_HEAD.CONV_DIM": 32}, r"mask_head.*See MODEL\.ROI_MASK_HEAD\.NUM_CONV or CONV_DIM"),
         ({"MODEL.ROI_MASK_HEAD.NUM_CONV": 2}, r"mask_fcn3.*MODEL\.ROI_MASK_HEAD\.NUM_CONV"),
     ],
 )
@@ -444,6 +461,17 @@ def test_a_configuration_of_another_network_names_the_setting(
     with pytest.raises(InvalidRequestError, match=message) as refused:
         network_from_detectron2(weights, write_config(tmp_path, changes))
     assert refused.value.message.startswith("weights.pth does not fit config.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("lost", "setting"),
+    [("roi_heads.box_predictor.", "MODEL.ROI_HEADS.NAME"), ("roi_heads.mask_head.", "MODEL.MASK_ON")],
+)
+def test_lacking_heads_name_the_setting(tmp_path: Path, tensors: dict[str, Tensor], lost: str, setting: str) -> None:
+    """As the weights of a cascade do, or those of a detector of boxes only."""
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(lost)}
+    with pytest.raises(InvalidRequestError, match=rf"the weights lack {lost}.* See {setting}"):
+        network_from_detectron2(write_pth(tmp_path / "weights.pth", kept), write_config(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,11 @@ def _load_torch(file: Path) -> Any:
             raise UnsafePickleError(named[1].rstrip(".")) from None
         if "TorchScript" in str(error):
             raise UnsafePickleError("TorchScript code") from None
+        if "Unsupported operand" in str(error):
+            # PyTorch's own words end with the advice to read it with all of pickles' powers.
+            raise InvalidRequestError(
+                "instructions that are not read; save the weights again, with torch.save's own pickle_protocol (2)"
+            ) from None
         raise
 
 
@@ -226,8 +231,13 @@ def refuse_other_models(tensors: dict[str, Tensor], name: str) -> None:
         name: the file's, for messages.
 
     Raises:
-        InvalidRequestError: a backbone alone, Caffe2's names, or another model.
+        InvalidRequestError: a backbone alone, Caffe2's or torchvision's names, or another model.
     """
+    if any(key.startswith("backbone.body.") for key in tensors):
+        raise InvalidRequestError(
+            f"{name}: these weights have torchvision's names ({_first(tensors)}); its Mask R-CNN is another network, "
+            "which no configuration of detectron2 describes. Give a Mask R-CNN that detectron2 trained."
+        )
     if any(key.startswith("roi_heads.") for key in tensors):
         return
     if any(_CAFFE2_NAME.match(key) for key in tensors):

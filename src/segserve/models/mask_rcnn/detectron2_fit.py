@@ -14,17 +14,16 @@ from segserve.models.mask_rcnn.network import MaskRcnnNetwork
 NOT_NEEDED = re.compile(
     r"pixel_(mean|std)"
     r"|.*\.num_batches_tracked"
+    r"|.*_momentum"
     r"|proposal_generator\.anchor_generator\.cell_anchors\.\d+"
     r"|(ema|teacher|model_ema|ema_model|modelTeacher|modelStudent)\..+"
 )
-"""What detectron2 computes from the configuration, counts while training, and copies that trainings keep."""
+"""What detectron2 computes from the configuration, counts while training, and what a training keeps beside them."""
 
 _SETTINGS = (
-    (r"roi_heads\.box_predictor\.cls_score", "MODEL.ROI_HEADS.NUM_CLASSES"),
-    (r"roi_heads\.mask_head\.predictor", "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK or MODEL.ROI_HEADS.NUM_CLASSES"),
-    (r"roi_heads\.box_predictor\.bbox_pred", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"),
-    (r"roi_heads\.(box_head|box_predictor)\.\d", "MODEL.ROI_HEADS.NAME"),
+    (r"roi_heads\.(box_head\.\d|box_predictor)", "MODEL.ROI_HEADS.NAME"),
     (r"roi_heads\.keypoint_head", "MODEL.KEYPOINT_ON"),
+    (r"roi_heads\.mask_head\.(predictor|deconv)", "MODEL.MASK_ON or MODEL.ROI_MASK_HEAD.NAME"),
     (r"backbone\.fpn_.*\.norm", "MODEL.FPN.NORM"),
     (r"backbone\.bottom_up\..*\.conv2_offset", "MODEL.RESNETS.DEFORM_ON_PER_STAGE"),
     (r"backbone\.bottom_up\.res\d\.\d+\.(conv\d|shortcut)\.weight", "MODEL.RESNETS.DEPTH"),
@@ -38,17 +37,22 @@ _SETTINGS = (
     (r"roi_heads\.mask_head\..*\.norm", "MODEL.ROI_MASK_HEAD.NORM"),
     (r"roi_heads\.mask_head", "MODEL.ROI_MASK_HEAD.NUM_CONV or CONV_DIM"),
 )
-"""Tensors, and what they depend on; where several fit, the first tells most."""
+"""Tensors that one side lacks, and what they depend on; where several fit, the first tells most."""
 
 _WIDTHS = (
-    *_SETTINGS[:3],
+    # The biases: the weights' other side is the width of what comes before.
+    (r"roi_heads\.box_predictor\.cls_score\.bias", "MODEL.ROI_HEADS.NUM_CLASSES"),
+    (r"roi_heads\.mask_head\.predictor\.bias", "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK or MODEL.ROI_HEADS.NUM_CLASSES"),
+    (r"roi_heads\.box_predictor\.bbox_pred\.bias", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"),
     (r"backbone\.bottom_up\.stem\.conv1\.weight", "MODEL.RESNETS.STEM_OUT_CHANNELS"),
     (r"backbone\.bottom_up\.res2\.0\.conv1\.weight", "MODEL.RESNETS.WIDTH_PER_GROUP or NUM_GROUPS"),
     (r"backbone\.bottom_up\.res2\.0\.conv2\.weight", "MODEL.RESNETS.NUM_GROUPS"),
     (r"backbone\.bottom_up\.res2\.0\.(conv3|shortcut)\.weight", "MODEL.RESNETS.RES2_OUT_CHANNELS"),
     (r"backbone\.bottom_up", "MODEL.RESNETS.DEPTH"),
+    *_SETTINGS[3:],
+    (r"roi_heads\.box_predictor", "MODEL.ROI_BOX_HEAD.FC_DIM, CONV_DIM or POOLER_RESOLUTION"),
 )
-"""The same for tensors of another shape in the backbone."""
+"""The same for tensors of another shape."""
 
 
 def fit_tensors(network: MaskRcnnNetwork, tensors: dict[str, Tensor], weights: str, config: str) -> None:
@@ -70,7 +74,7 @@ def fit_tensors(network: MaskRcnnNetwork, tensors: dict[str, Tensor], weights: s
     misfits = sorted(name for name, tensor in found.items() if tensor.shape != wanted[name].shape)
     unknown = sorted(name for name in tensors.keys() - wanted.keys() if not NOT_NEEDED.fullmatch(name))
     if misfits:
-        name, setting = _most_telling(misfits, (*_WIDTHS, *_SETTINGS))
+        name, setting = _most_telling(misfits, _WIDTHS)
         shapes = f"{name} is {tuple(found[name].shape)} there, {tuple(wanted[name].shape)} by the configuration"
         _fail(weights, config, f"{shapes}{_class_count(name, found)}", len(misfits), setting)
     for names, verb in ((missing, "lack"), (unknown, "have, beyond the configuration,")):
@@ -102,7 +106,7 @@ def _most_telling(names: Sequence[str], settings: Sequence[tuple[str, str]]) -> 
 
 
 def _class_count(name: str, found: dict[str, Tensor]) -> str:
-    if name.startswith("roi_heads.box_predictor.cls_score"):
+    if name == "roi_heads.box_predictor.cls_score.bias":
         return f", so they have {len(found[name]) - 1} classes"
     return ""
 
