@@ -98,7 +98,7 @@ def _convert(model: str, args: argparse.Namespace, engine: str | None, folder: P
     from rich.console import Console
 
     from segserve.catalog import SEMANTIC
-    from segserve.models.mask_rcnn.labels import read_labels
+    from segserve.models.labels import read_labels
 
     labels = read_labels(args.labels) if args.labels else None
     with Console(stderr=True).status("reading the weights"):

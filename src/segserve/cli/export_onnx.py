@@ -100,7 +100,7 @@ def _checkpoint(args: argparse.Namespace) -> Iterator[Path]:
         return
     if not args.out:
         raise InvalidRequestError("--out: missing; weights that are a file have no folder for the ONNX file.")
-    from segserve.models.mask_rcnn.labels import read_labels
+    from segserve.models.labels import read_labels
     from segserve.models.semantic.architecture import DEFAULT_ARCHITECTURE
     from segserve.models.semantic.checkpoint import convert_torchvision
 

@@ -14,7 +14,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from segserve.cli.training_progress import positive, training_progress
+from segserve.cli.training_progress import not_negative, positive, training_progress
 
 STEPS, BATCH, RATE = 2000, 8, 2e-3
 EARLY_SIZE, INPUT_SIZE = 224, 320
@@ -53,7 +53,9 @@ def add_parser(targets: Any) -> None:
         default="bfloat16",
         help="bfloat16 is faster on GPUs and on CPUs with AMX (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of initial weights and data (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=not_negative, default=0, help="of initial weights and data (default: %(default)s)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default: %(default)s)")
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch (default: %(default)s)")
     parser.set_defaults(run=run)

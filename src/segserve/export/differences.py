@@ -44,6 +44,7 @@ class Agreement:
         max_abs: the largest difference of a logit in any picture.
         logit_range: how far the logits of a class range over all pixels of all pictures, for the class that ranges
             furthest. Classes' offsets are not in it: a network that says the same of every pixel has a range of 0.
+        magnitude: the largest absolute logit.
         labels: the share of all pictures' pixels with the same class; pictures of one size count alike.
         worst_labels: that share in the picture where it is least.
         logits_l2, distribution_l2, label_map_l2: means over the pictures.
@@ -52,6 +53,7 @@ class Agreement:
     pictures: int
     max_abs: float
     logit_range: float
+    magnitude: float
     labels: float
     worst_labels: float
     logits_l2: float
@@ -118,6 +120,7 @@ def agreement(differences: Sequence[Difference]) -> Agreement:
         # np.max, since max() would lose a NaN that comes after a number.
         max_abs=float(np.max([each.max_abs for each in differences])),
         logit_range=float(np.max(highest - lowest)),
+        magnitude=float(max(np.max(np.abs(lowest)), np.max(np.abs(highest)))),
         labels=float(np.mean(shares)),
         worst_labels=min(shares),
         logits_l2=float(np.mean([each.logits_l2 for each in differences])),

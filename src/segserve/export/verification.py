@@ -18,6 +18,9 @@ from segserve.models.semantic.pictures import grouped
 
 BATCH_SIZES = (1, 2, 4, 8)
 
+_ROUNDING = 1e-5
+"""Logits that range over less than this share of their magnitude differ by float32's rounding, not by the picture."""
+
 Runner = Callable[[Tensor], NDArray[np.float32]]
 """Normalized pictures, N x 3 x H x W float32 on the CPU, to logits, N x C x h x w."""
 
@@ -64,7 +67,7 @@ class Verification:
         """Why the file is not good, in words with numbers; empty when it is."""
         found, allowed = self.agreement, self.tolerance
         problems = []
-        if found.logit_range == 0:
+        if found.logit_range <= _ROUNDING * found.magnitude:
             problems.append("the network says the same of every pixel, which proves nothing: are its weights trained?")
         # Written so that NaN, which is neither more nor less than anything, is a problem.
         elif not found.relative <= allowed.logits:

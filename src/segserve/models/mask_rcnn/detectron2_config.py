@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from segserve.models.labels import check_labels, coco_labels
 from segserve.models.mask_rcnn.architecture import (
     Architecture,
     BoxHeadShape,
@@ -20,7 +21,6 @@ from segserve.models.mask_rcnn.architecture import (
     ResNetShape,
 )
 from segserve.models.mask_rcnn.detectron2_settings import Settings
-from segserve.models.mask_rcnn.labels import check_labels, coco_labels
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _LEVELS = ("p2", "p3", "p4", "p5", "p6")

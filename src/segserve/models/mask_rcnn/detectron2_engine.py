@@ -19,13 +19,13 @@ from segserve import masks
 from segserve.errors import InvalidRequestError, NotFoundError
 from segserve.imaging import Rgb
 from segserve.models.device import Placement, choose_placement
+from segserve.models.labels import check_labels
 from segserve.models.mask_rcnn.architecture import DETECTRON2_FORMAT, InputShape
 from segserve.models.mask_rcnn.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from segserve.models.mask_rcnn.detectron2_checkpoint import DETECTRON2_CONFIG_FILE
 from segserve.models.mask_rcnn.detectron2_fit import NOT_NEEDED
 from segserve.models.mask_rcnn.detectron2_settings import Settings
 from segserve.models.mask_rcnn.heads import Limits
-from segserve.models.mask_rcnn.labels import check_labels
 from segserve.models.mask_rcnn.parameters import MaskRcnnParameters
 from segserve.models.mask_rcnn.pictures import Size, input_size, resize
 from segserve.models.segmentation import Instance, Segmentation

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.models import segmentation
 
 from segserve.errors import InvalidRequestError
-from segserve.models.mask_rcnn.labels import check_labels
+from segserve.models.labels import check_labels
 
 MODEL_TYPE = "semantic"
 DEFAULT_ARCHITECTURE = "deeplabv3_mobilenet_v3_large"

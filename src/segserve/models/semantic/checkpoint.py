@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from segserve.errors import InvalidRequestError, NotFoundError
 from segserve.models.checkpoints import load_model, model_type
+from segserve.models.labels import check_labels
 from segserve.models.mask_rcnn.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_tensors, write_checkpoint
-from segserve.models.mask_rcnn.labels import check_labels
 from segserve.models.semantic.architecture import MODEL_TYPE, SemanticConfig, build_network
 from segserve.models.semantic.pictures import FixedSize, Preprocessing, ProcessorPictures
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segserve.errors import InvalidRequestError, NotFoundError
-from segserve.models.mask_rcnn.labels import coco_labels, read_labels
+from segserve.models.labels import coco_labels, read_labels
 
 
 def write(folder: Path, content: bytes) -> Path:
