@@ -116,6 +116,12 @@ def test_classes_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).classes == ("wall", "screen", "door", "screen 3", "screen 4")
 
 
+def test_a_processor_that_can_prepare_no_picture_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    save_transformers(tmp_path, dpt(), tf.DPTImageProcessor(size={"shortest_edge": 64}))
+    with pytest.raises(InvalidRequestError, match=r"preprocessor_config.json cannot be loaded"):
+        load_checkpoint(tmp_path)
+
+
 def test_other_models_and_incomplete_folders_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     save_transformers(tmp_path, segformer(), tf.SegformerImageProcessor())
     (tmp_path / "preprocessor_config.json").unlink()

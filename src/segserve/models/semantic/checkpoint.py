@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -195,11 +196,14 @@ def _load_transformers(folder: Path) -> Checkpoint:
 
     try:
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        pictures = ProcessorPictures(processor)
+        # Settings that do not go together are told when a picture is prepared, not when they are read.
+        pictures(np.zeros((48, 64, 3), np.uint8))
     except Exception as error:
         raise InvalidRequestError(f"{folder.name}/{PROCESSOR_FILE} cannot be loaded: {str(error)[:200]}") from error
     config = model.config
     names = _distinct([str(config.id2label[index]) for index in range(config.num_labels)])
-    return Checkpoint(TransformersNetwork(model), names, ProcessorPictures(processor))
+    return Checkpoint(TransformersNetwork(model), names, pictures)
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
