@@ -10,12 +10,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a process: TorchServe's workers and the tests share the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install demo serve test lint format bench clean
+.PHONY: help install chromium demo serve test lint format bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-install: $(STAMP) ## create .venv with everything in it, Java included
+install: $(STAMP) ## create .venv with everything in it, Java included, and the tests' browser
+	@$(MAKE) --no-print-directory chromium || echo "segserve is installed; only the web page's tests need a browser."
 
 # Debian splits the part of Python that makes virtual environments into a package of its own.
 $(STAMP): pyproject.toml
@@ -29,6 +30,13 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --progress-bar on --quiet --editable '.[serve,train,test,lint]'
 	@touch $(STAMP)
 
+# The browser of the web page's tests: Debian's package, which Playwright drives, where none of its names is there yet.
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || { echo "Chromium is missing, which the web page's tests run in: sudo apt-get install chromium"; exit 1; }
+
 demo: $(STAMP) ## segment three pictures by text and by class and re-tile a floor; pictures go to demo_output/
 	$(BIN)/segserve demo --out demo_output
 
@@ -36,7 +44,7 @@ serve: $(STAMP) ## serve the demo models on http://127.0.0.1:8080 until Ctrl-C
 	@[ -n "$$(ls model_store/*.mar 2>/dev/null)" ] || $(BIN)/segserve archive demo
 	$(BIN)/segserve serve
 
-test: $(STAMP) ## every test: unit, contract, end to end with a real TorchServe
+test: $(STAMP) chromium ## every test: unit, contract, end to end with a real TorchServe and a real browser
 	$(BIN)/python -m pytest
 
 lint: $(STAMP) ## ruff, ruff format, mypy

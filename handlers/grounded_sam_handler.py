@@ -24,7 +24,9 @@ class GroundedSamHandler(BaseHandler):
     def load(self, folder: Path, options: HandlerOptions) -> GroundedSam:
         """The two models of the checkpoint folder; thresholds come from the archive's yaml."""
         defaults = GroundedSamParameters(**options.defaults)
-        self.model = GroundedSam.from_folder(folder, device=options.device, dtype=options.dtype, defaults=defaults)
+        self.model = GroundedSam.from_folder(
+            folder, device=options.device, dtype=options.dtype, defaults=defaults, cache=self.embedding_cache
+        )
         return self.model
 
     def prompt(self, wanted: WorkerPrompt) -> TextPrompt:

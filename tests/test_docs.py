@@ -50,7 +50,7 @@ def test_the_code_map_names_every_module_of_the_packages_and_nothing_else() -> N
 
 
 def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
-    named = {word for text in TEXT.values() for word in re.findall(r"SEGSERVE_[A-Z0-9_]+", text)}
+    named = {word for text in TEXT.values() for word in re.findall(r"(?:SEGSERVE|OPENAI)_[A-Z0-9_]+", text)}
     assert named == set(ENVIRONMENT)
 
 

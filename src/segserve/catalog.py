@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PromptKind = Literal["text", "points", "boxes"]
+PromptKind = Literal["text", "points", "boxes", "objects"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class ModelEntry:
         parameters: the request parameters it knows; any other is refused.
         returns: ``instances`` or ``label_map``.
         engines: what can run it, the default first; empty when there is no choice.
+        embeds: whether it encodes a picture once for any number of prompts, so that a worker can keep the embedding.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ModelEntry:
     parameters: tuple[str, ...]
     returns: Literal["instances", "label_map"]
     engines: tuple[str, ...] = ()
+    embeds: bool = False
 
 
 GROUNDED_SAM = ModelEntry(
@@ -38,6 +40,7 @@ GROUNDED_SAM = ModelEntry(
     required=("text",),
     parameters=("box_threshold", "text_threshold", "nms_iou", "nms_across_phrases", "max_instances", "refine"),
     returns="instances",
+    embeds=True,
 )
 
 MASK_RCNN = ModelEntry(
@@ -60,4 +63,14 @@ SEMANTIC = ModelEntry(
     engines=("torch", "onnx"),
 )
 
-CATALOG: dict[str, ModelEntry] = {entry.name: entry for entry in (GROUNDED_SAM, MASK_RCNN, SEMANTIC)}
+SAM2 = ModelEntry(
+    name="sam2",
+    title="SAM 2 outlines what is clicked on, or what is in a box",
+    prompts=("points", "boxes", "objects"),
+    required=("points", "boxes", "objects"),
+    parameters=("multimask", "low_res", "refine"),
+    returns="instances",
+    embeds=True,
+)
+
+CATALOG: dict[str, ModelEntry] = {entry.name: entry for entry in (GROUNDED_SAM, MASK_RCNN, SEMANTIC, SAM2)}

@@ -8,6 +8,7 @@ with Client("http://127.0.0.1:8080") as client:
         print(instance.label, instance.score, instance.box, instance.mask.sum())
     result.save_overlay("overlay.png")
     balloons = client.segment("photo.jpg", model="balloons", score_threshold=0.5)  # a model of fixed classes
+    chair = client.segment("photo.jpg", model="sam2", points=[(420, 310, 1), (440, 380, 0)])  # clicks, or boxes=[…]
     rooms = client.segment("photo.jpg", model="semantic")  # a class for every pixel
     print(rooms.pixel_fraction, rooms.label_map.shape, rooms.classes)
 """
@@ -20,7 +21,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,7 @@ from segserve.errors import (
     error_from_status,
 )
 from segserve.imaging import encode
+from segserve.mask_logits import to_text
 from segserve.results import Instance, Result, Tiled, error_of, outcome_of
 from segserve.schema import MAX_IMAGES
 
@@ -146,6 +148,7 @@ class Client:
         model: str | None = None,
         points: Sequence[Sequence[float]] | None = None,
         boxes: Sequence[Sequence[float]] | None = None,
+        objects: Sequence[Mapping[str, Any]] | None = None,
         render: Sequence[str] = (),
         **parameters: Any,
     ) -> Result:
@@ -154,14 +157,16 @@ class Client:
         Args:
             text: phrases separated by full stops, e.g. ``"sofa. red chair."``, for a model that takes text.
             model: the name under which it is served, see models(); None leaves the choice to the server.
-            points: ``[x, y, 1 foreground | 0 background]`` in pixels.
-            boxes: ``[x0, y0, x1, y1]`` in pixels.
+            points: ``(x, y, 1 foreground | 0 background)`` in pixels, all about one object.
+            boxes: ``(x0, y0, x1, y1)`` in pixels, each about an object of its own.
+            objects: several objects, each with ``points``, a ``box``, a ``mask`` (an instance's low_res, or logits of
+                the same shape), or more than one of them, e.g. ``{"box": (10, 10, 90, 70), "points": [(20, 30, 0)]}``.
             render: pictures to be drawn by the server: overlay, cutout, mask, crops.
             parameters: the model's own, e.g. ``box_threshold=0.4``, of mask_rcnn ``score_threshold=0.5``, of semantic
                 ``engine="onnx"``; None means the server's default.
         """
         outcome = self.segment_many(
-            [image], text, model=model, points=points, boxes=boxes, render=render, **parameters
+            [image], text, model=model, points=points, boxes=boxes, objects=objects, render=render, **parameters
         )[0]
         if isinstance(outcome, SegserveError):
             raise outcome
@@ -175,6 +180,7 @@ class Client:
         model: str | None = None,
         points: Sequence[Sequence[float]] | None = None,
         boxes: Sequence[Sequence[float]] | None = None,
+        objects: Sequence[Mapping[str, Any]] | None = None,
         render: Sequence[str] = (),
         **parameters: Any,
     ) -> list[Result | SegserveError]:
@@ -185,8 +191,8 @@ class Client:
         """
         if not isinstance(text, str | None) and len(text) != len(images):
             raise ValueError(f"{len(images)} images need as many texts, came {len(text)}")
-        given = {"points": points, "boxes": boxes}
-        fixed = {key: [list(item) for item in value] for key, value in given.items() if value is not None}
+        given = {"points": points, "boxes": boxes, "objects": objects}
+        fixed = {key: _plain(value) for key, value in given.items() if value is not None}
         prompts = [
             {**({} if one is None else {"text": one}), **fixed}
             for one in ([text] * len(images) if isinstance(text, str | None) else text)
@@ -354,6 +360,21 @@ def _source(image: ImageInput) -> _Source:
         image.save(buffer, "PNG", compress_level=1)
         return _Source(data=buffer.getvalue())
     return _Source(data=encode(np.ascontiguousarray(image)))
+
+
+def _plain(value: Any) -> Any:
+    """A prompt's coordinates, or objects, as JSON has them; a mask's logits as text."""
+    if isinstance(value, Mapping):
+        return {
+            key: to_text(one) if key == "mask" and isinstance(one, np.ndarray) else _plain(one)
+            for key, one in value.items()
+            if one is not None
+        }
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(one) for one in value]
+    return value
 
 
 def _portions(sources: Sequence[_Source]) -> Iterator[slice]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from segserve.errors import InvalidRequestError
 from segserve.imaging import ImageLimits
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,60 @@ class ArchivedModel:
 
 
 @dataclass(frozen=True)
+class CorsPolicy:
+    """Which pages of other origins may read the answers (CORS).
+
+    Attributes:
+        origins: as browsers send them (``https://shop.example``), or only ``*``: every page; empty: none.
+        credentials: whether their requests may carry cookies; an API key in a header needs none of that.
+
+    Raises:
+        InvalidRequestError: an origin of another form, ``*`` beside others, or ``*`` with credentials.
+    """
+
+    origins: tuple[str, ...] = ()
+    credentials: bool = False
+
+    def __post_init__(self) -> None:
+        if "*" in self.origins:
+            if len(self.origins) > 1:
+                raise InvalidRequestError("SEGSERVE_CORS_ORIGINS: * stands for every origin; give it alone.")
+            if self.credentials:
+                raise InvalidRequestError(
+                    "SEGSERVE_CORS_CREDENTIALS: cannot be true with SEGSERVE_CORS_ORIGINS=*: every page could then act "
+                    "in the name of whoever opens it. Name the origins."
+                )
+            return
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise InvalidRequestError(
+                    "SEGSERVE_CORS_ORIGINS: expected origins such as https://shop.example or http://localhost:3000 "
+                    f"(scheme, host in lower case, port; nothing behind them), or *; came {origin[:80]!r}."
+                )
+
+
+@dataclass(frozen=True)
+class RewritingSettings:
+    """How long product names become plain categories: by a chat model of a server that speaks OpenAI's protocol.
+
+    Attributes:
+        api_key: of that server. Without it and secret nothing is rewritten.
+        secret: name or ARN of the secret in AWS Secrets Manager that holds the key; read when api_key is None.
+        base_url: of the server, up to and with its ``/v1``.
+        model: its name for the chat model.
+        timeout_s: for one product name in all.
+        max_cached: results that are kept, the last used ones.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    secret: str | None = None
+    base_url: str = field(default="https://api.openai.com/v1", repr=False)
+    model: str = "gpt-4o-mini"
+    timeout_s: float = 3.0
+    max_cached: int = 1024
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything the gateway is told. Secrets never show in its repr.
 
@@ -86,6 +143,9 @@ class Settings:
         admin_key: key for scaling through the gateway; None: scaling is off.
         tiling_catalog: YAML of seed 000's categories; None: the demo catalog of the package.
         detection_dir: seed 001's working directory with its pictures and what was found; None: no files.
+        page_endpoint: origin of the API that the web page asks; empty: the one that it comes from.
+        cors: which other origins' pages may read the answers.
+        rewriting: of product names into plain categories.
         log_format: ``json`` (one object a line) or ``text``.
     """
 
@@ -101,8 +161,14 @@ class Settings:
     admin_key: str | None = field(default=None, repr=False)
     tiling_catalog: Path | None = None
     detection_dir: Path | None = None
+    page_endpoint: str = ""
+    cors: CorsPolicy = field(default_factory=CorsPolicy)
+    rewriting: RewritingSettings = field(default_factory=RewritingSettings)
     log_format: str = "text"
 
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+"""Also the name of the key in a secret that is a JSON object."""
 
 ENVIRONMENT: dict[str, str] = {
     "SEGSERVE_API_KEYS": "comma-separated keys; when set, every route but the health checks needs one",
@@ -111,6 +177,13 @@ ENVIRONMENT: dict[str, str] = {
     "SEGSERVE_S3_BUCKETS": "comma-separated buckets that s3:// images may come from",
     "SEGSERVE_TILING_CATALOG": "path of the YAML catalog for product tiling",
     "SEGSERVE_DETECTION_DIR": "folder of the detect-area routes' pictures and results; made if it is not there",
+    "SEGSERVE_PAGE_ENDPOINT": "origin of the API that the web page asks, if it is not the one it comes from",
+    "SEGSERVE_CORS_ORIGINS": "comma-separated origins whose pages may read the answers, or *",
+    "SEGSERVE_CORS_CREDENTIALS": "true: those pages' requests may carry cookies; not with *",
+    KEY_VARIABLE: "key of the server that turns long product names into plain categories; off without one",
+    "OPENAI_BASE_URL": "that server, if it is not OpenAI's",
+    "SEGSERVE_OPENAI_MODEL": "its chat model",
+    "SEGSERVE_OPENAI_SECRET": "name or ARN of the AWS Secrets Manager secret that holds the key",
     "SEGSERVE_LOG_FORMAT": "text or json",
     "SEGSERVE_MAX_BODY_BYTES": "largest request body in bytes",
     "SEGSERVE_MAX_IMAGE_BYTES": "largest encoded image in bytes",
@@ -150,12 +223,46 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> Setti
         admin_key=env.get("SEGSERVE_ADMIN_KEY") or None,
         tiling_catalog=Path(catalog) if catalog else None,
         detection_dir=Path(detection_dir) if detection_dir else None,
+        page_endpoint=_page_endpoint(env),
+        cors=CorsPolicy(_list(env, "SEGSERVE_CORS_ORIGINS"), _switch(env, "SEGSERVE_CORS_CREDENTIALS")),
+        rewriting=_rewriting(env),
         log_format=log_format,
+    )
+
+
+def _page_endpoint(env: Mapping[str, str]) -> str:
+    endpoint = env.get("SEGSERVE_PAGE_ENDPOINT", "").strip().rstrip("/")
+    if endpoint and not (endpoint.startswith(("http://", "https://")) and _ORIGIN.fullmatch(endpoint)):
+        raise InvalidRequestError(
+            "SEGSERVE_PAGE_ENDPOINT: expected an origin such as https://segserve.example:8080 (scheme, host in lower "
+            f"case, port; no path), came {endpoint[:80]!r}."
+        )
+    return endpoint
+
+
+def _rewriting(env: Mapping[str, str]) -> RewritingSettings:
+    defaults = RewritingSettings()
+    base_url = env.get("OPENAI_BASE_URL", "").strip() or defaults.base_url
+    if not base_url.startswith(("http://", "https://")):
+        # Not shown: a URL may hold a password.
+        raise InvalidRequestError("OPENAI_BASE_URL: expected an http or https URL.")
+    return RewritingSettings(
+        api_key=env.get(KEY_VARIABLE, "").strip() or None,
+        secret=env.get("SEGSERVE_OPENAI_SECRET", "").strip() or None,
+        base_url=base_url,
+        model=env.get("SEGSERVE_OPENAI_MODEL", "").strip() or defaults.model,
     )
 
 
 def _list(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in env.get(name, "").split(",") if item.strip())
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "false").strip().lower()
+    if text not in ("true", "false"):
+        raise InvalidRequestError(f"{name}: expected true or false, came {text!r}.")
+    return text == "true"
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -61,6 +61,13 @@ def area(rle: Rle) -> int:
     return int(coco_mask.area({"size": rle["size"], "counts": rle["counts"].encode("ascii")}))
 
 
+def rle_bounding_box(rle: Rle) -> tuple[float, float, float, float] | None:
+    """As bounding_box, of a compressed RLE, without decoding it."""
+    encoded = {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+    x, y, width, height = (float(value) for value in coco_mask.toBbox(encoded))
+    return (x, y, x + width, y + height) if width and height else None
+
+
 def iou(first: Mask, second: Mask) -> float:
     """Intersection over union of two masks of the same shape; 0 when both are empty."""
     union = np.count_nonzero(first | second)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segserve import label_render
+from segserve import label_render, mask_logits
 from segserve.errors import InternalError, RequestError, SegserveError, error_classes
 from segserve.imaging import ImageLimits, Rgb, decode, encode
 from segserve.label_maps import Labels, decode_png
@@ -24,18 +24,31 @@ _OWN_FILES = ImageLimits(max_bytes=2**31, max_pixels=2**30)
 
 @dataclass(frozen=True)
 class Instance:
-    """One object: label, score 0..1, box (x0, y0, x1, y1) in pixels of the upright picture, area in pixels."""
+    """One object: label, score 0..1, box (x0, y0, x1, y1) in pixels of the upright picture, area in pixels.
+
+    Attributes:
+        object: of a model that is told where to look, the index of the prompt's object that this answers.
+        low_res: the mask's low-resolution logits, where ``low_res=True`` asked for them: to be sent with a correction
+            as an object's ``mask``. A NumPy file in base64, see ``logits``.
+    """
 
     label: str
     score: float
     box: tuple[float, float, float, float]
     area: int
     rle: Rle = field(repr=False)
+    object: int | None = None
+    low_res: str | None = field(default=None, repr=False)
 
     @cached_property
     def mask(self) -> Mask:
         """H x W bool, decoded when first asked for."""
         return decode_rle(self.rle)
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32] | None:
+        """low_res as an array, h x w, positive where the mask is; None where it was not asked for."""
+        return None if self.low_res is None else mask_logits.from_text(self.low_res, "low_res")
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,15 @@ def outcome_of(item: dict[str, Any], source: bytes | None, timings: dict[str, fl
     if item.get("error"):
         return error_of(item["error"])
     instances = [
-        Instance(found["label"], found["score"], tuple(found["box"]), found["area"], found["mask"])
+        Instance(
+            found["label"],
+            found["score"],
+            tuple(found["box"]),
+            found["area"],
+            found["mask"],
+            found.get("object"),
+            found.get("low_res"),
+        )
         for found in item.get("instances") or ()
     ]
     renders = {

@@ -16,12 +16,17 @@ MAX_TEXT_CHARACTERS = 256
 MAX_PHRASES = 32
 MAX_POINTS = 64
 MAX_BOXES = 64
+MAX_OBJECTS = 64
+MAX_MASK_CHARACTERS = 1_500_000
+"""Of a low-resolution mask in base64: enough for 512 x 512 float32, four times as many numbers as SAM 2 takes."""
 
 MaskFormat = Literal["rle", "polygon", "png", "none"]
 RenderKind = Literal["overlay", "cutout", "mask", "crops"]
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Base64 = Annotated[str, StringConstraints(strip_whitespace=True)]
+Point = tuple[Coordinate, Coordinate, Literal[0, 1]]
+Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
 class Strict(BaseModel):
@@ -38,18 +43,35 @@ class ImageSource(Strict):
     s3: str | None = None
 
 
+class ObjectPrompt(Strict):
+    """One object to outline, by at least one of points, box and mask; coordinates as in Prompt.
+
+    Attributes:
+        points: clicks on the object (label 1) and beside it (label 0).
+        box: around the object.
+        mask: of an earlier answer to be corrected: an instance's ``low_res``, a NumPy file in base64.
+    """
+
+    points: list[Point] | None = None
+    box: Box | None = None
+    mask: Annotated[Base64, Field(max_length=MAX_MASK_CHARACTERS)] | None = None
+
+
 class Prompt(Strict):
     """What the caller asks for; see the model for which kinds it takes.
 
     Attributes:
         text: phrases separated by full stops, e.g. ``"sofa. red chair."``.
-        points: ``[x, y, label]`` in pixels of the upright image; label 1 foreground, 0 background.
-        boxes: ``[x0, y0, x1, y1]`` in pixels of the upright image.
+        points: ``[x, y, label]`` in pixels of the upright image; label 1 foreground, 0 background. All of them are
+            about one object, with one box also about the object in it.
+        boxes: ``[x0, y0, x1, y1]`` in pixels of the upright image; each is about an object of its own.
+        objects: several objects, each with points, a box or both.
     """
 
     text: str | None = None
-    points: list[tuple[Coordinate, Coordinate, Literal[0, 1]]] | None = None
-    boxes: list[tuple[Coordinate, Coordinate, Coordinate, Coordinate]] | None = None
+    points: list[Point] | None = None
+    boxes: list[Box] | None = None
+    objects: list[ObjectPrompt] | None = None
 
 
 class Parameters(Strict):
@@ -67,6 +89,9 @@ class Parameters(Strict):
         output: what is wanted for every pixel (semantic): "label_map" (the best class), "logits" or "probabilities";
             the two latter come as a NumPy file only.
         size: of the output (semantic): "original", the picture's, or "model", that of the model's input.
+        multimask: answer an object with all the masks that its prompt may mean (SAM 2: three) instead of one; by
+            default so for a single point without a box or mask.
+        low_res: also answer each mask's low-resolution logits, to be sent again with a correction (SAM 2).
     """
 
     box_threshold: Unit | None = None
@@ -79,6 +104,8 @@ class Parameters(Strict):
     engine: Literal["torch", "onnx"] | None = None
     output: Literal["label_map", "logits", "probabilities"] | None = None
     size: Literal["original", "model"] | None = None
+    multimask: bool | None = None
+    low_res: bool | None = None
 
 
 class WorkerPrompt(Prompt):
@@ -117,13 +144,15 @@ class RleMask(BaseModel):
 
 
 class WorkerInstance(BaseModel):
-    """One object as a worker finds it."""
+    """One object as a worker finds it; object and low_res as in Instance."""
 
     label: str
     score: float = Field(ge=0, le=1)
     box: tuple[float, float, float, float]
     area: int
     mask: RleMask
+    object: int | None = None
+    low_res: str | None = None
 
 
 class WorkerResult(BaseModel):
@@ -145,13 +174,19 @@ class WorkerLabelMap(BaseModel):
 
 
 class Instance(BaseModel):
-    """One object found; mask is an RLE, polygons, a base64 PNG, or absent, as mask_format says."""
+    """One object found; mask is an RLE, polygons, a base64 PNG, or absent, as mask_format says.
+
+    Of models that are told where to look, object is the index of the prompt's object that it answers, and low_res,
+    where parameters.low_res asks for it, a NumPy file (float16, in base64) to be sent as that object's mask.
+    """
 
     label: str
     score: float = Field(ge=0, le=1)
     box: tuple[float, float, float, float]
     area: int
     mask: RleMask | list[list[tuple[float, float]]] | str | None = None
+    object: int | None = None
+    low_res: str | None = None
 
 
 class ErrorBody(BaseModel):
@@ -255,26 +290,70 @@ def split_phrases(text: str) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
+_EXAMPLES = {
+    "text": '{"text": "sofa. floor."}',
+    "points": '{"points": [[120, 80, 1]]}',
+    "boxes": '{"boxes": [[10, 10, 90, 70]]}',
+    "objects": '{"objects": [{"points": [[120, 80, 1]]}]}',
+}
+
+
 def check_prompt(prompt: Prompt, entry: ModelEntry) -> None:
     """Whether the prompt fits the model.
 
     Raises:
-        InvalidPromptError: a kind that the model does not take, none of those it needs, or over a limit.
+        InvalidPromptError: a kind that the model does not take, none of those it needs, kinds that do not go
+            together, or over a limit.
     """
-    given = [kind for kind in ("text", "points", "boxes") if getattr(prompt, kind) is not None]
+    given = [kind for kind in _EXAMPLES if getattr(prompt, kind) is not None]
     for kind in given:
         if kind not in entry.prompts:
-            takes = " and ".join(entry.prompts) or "no prompt"
+            takes = _listed(entry.prompts, "and") or "no prompt"
             raise InvalidPromptError(f"prompt.{kind}: the model {entry.name} takes {takes}; leave {kind} out.")
     if entry.required and not any(kind in entry.required for kind in given):
-        wanted = " or ".join(f"prompt.{kind}" for kind in entry.required)
-        raise InvalidPromptError(f'The model {entry.name} needs {wanted}, e.g. {{"text": "sofa. floor."}}.')
+        wanted = _listed([f"prompt.{kind}" for kind in entry.required], "or")
+        raise InvalidPromptError(f"The model {entry.name} needs {wanted}, e.g. {_EXAMPLES[entry.required[0]]}.")
     if prompt.text is not None:
         _check_text(prompt.text)
-    for kind, limit in (("points", MAX_POINTS), ("boxes", MAX_BOXES)):
-        values: Sequence[Any] | None = getattr(prompt, kind)
-        if values is not None and not 1 <= len(values) <= limit:
-            raise InvalidPromptError(f"prompt.{kind}: expected 1 to {limit}, came {len(values)}.")
+    _check_count(prompt.points, MAX_POINTS, "prompt.points")
+    _check_count(prompt.boxes, MAX_BOXES, "prompt.boxes")
+    _check_count(prompt.objects, MAX_OBJECTS, "prompt.objects")
+    _check_objects(prompt)
+
+
+def _listed(words: Sequence[str], conjunction: str) -> str:
+    """``a, b and c``."""
+    return f" {conjunction} ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def _check_count(values: Sequence[Any] | None, limit: int, field: str) -> None:
+    if values is not None and not 1 <= len(values) <= limit:
+        raise InvalidPromptError(f"{field}: expected 1 to {limit}, came {len(values)}.")
+
+
+def _check_objects(prompt: Prompt) -> None:
+    """Whether points and boxes say which object each of them is about, and whether boxes have an area."""
+    if prompt.objects is not None and (prompt.points is not None or prompt.boxes is not None):
+        raise InvalidPromptError("prompt.objects: give points and boxes within the objects, not beside them.")
+    if prompt.points is not None and prompt.boxes is not None and len(prompt.boxes) > 1:
+        raise InvalidPromptError(
+            f"prompt.points: with {len(prompt.boxes)} boxes it is not said which of them the points are about; use "
+            'prompt.objects, e.g. [{"box": [10, 10, 90, 70], "points": [[120, 80, 1]]}].'
+        )
+    for index, box in enumerate(prompt.boxes or []):
+        _check_box(box, f"prompt.boxes.{index}")
+    for index, each in enumerate(prompt.objects or []):
+        field = f"prompt.objects.{index}"
+        if each.points is None and each.box is None and each.mask is None:
+            raise InvalidPromptError(f"{field}: expected points, box or mask, came none of them.")
+        _check_count(each.points, MAX_POINTS, f"{field}.points")
+        if each.box is not None:
+            _check_box(each.box, f"{field}.box")
+
+
+def _check_box(box: Box, field: str) -> None:
+    if not (box[0] < box[2] and box[1] < box[3]):
+        raise InvalidPromptError(f"{field}: expected [x0, y0, x1, y1] with x0 < x1 and y0 < y1, came {list(box)}.")
 
 
 def _check_text(text: str) -> None:

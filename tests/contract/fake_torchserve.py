@@ -110,6 +110,8 @@ class FakeTorchServe:
         react: what a worker does with an image and its prompt.
         script: answers given first, one a prediction, before react is asked.
         token: expected as the bearer; None: not checked.
+        headers: that a worker sets on its answers, beside the content type.
+        pending: how many requests each model's queue is said to hold.
         scaled: the numbers of each scaling request.
         seen: image bytes and prompts that arrived, in order.
         asked: the models that they were for.
@@ -122,9 +124,11 @@ class FakeTorchServe:
     react: Reaction = lower_half
     script: list[Answer | Exception] = field(default_factory=list)
     token: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     metrics: str = "# TYPE ts_inference_requests_total counter\nts_inference_requests_total 3.0\n"
     delay_s: float = 0.0
     management_delay_s: float = 0.0
+    pending: int = 3
     scaled: list[tuple[str, int, int]] = field(default_factory=list)
     seen: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -146,6 +150,8 @@ class FakeTorchServe:
         status, answer = await self._answer(scope, headers, body)
         kind, data = _encoded(answer)
         head = [(b"content-type", kind), (b"content-length", str(len(data)).encode())]
+        if scope["path"].startswith("/predictions/"):
+            head += [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": head})
         await send({"type": "http.response.body", "body": data})
 
@@ -208,6 +214,7 @@ class FakeTorchServe:
             for index, status in enumerate(self.models[name])
         ]
         described = {"modelName": name, "modelVersion": "1.0", "batchSize": 4, "maxBatchDelay": 50, "workers": workers}
+        described["jobQueueStatus"] = {"remainingCapacity": 100 - self.pending, "pendingRequests": self.pending}
         return 200, [described]
 
 

@@ -8,7 +8,10 @@ from typing import Any
 from starlette.testclient import TestClient
 
 ROUTES = {
+    ("/", "get"),
     ("/v1/segment", "post"),
+    ("/v1/categories", "get"),
+    ("/v1/picture", "post"),
     ("/predict", "post"),
     ("/healthcheck", "get"),
     ("/infer/url", "post"),
@@ -17,6 +20,8 @@ ROUTES = {
     ("/v1/models/{name}", "get"),
     ("/v1/models/{name}", "put"),
     ("/invocations", "post"),
+    ("/segment/langsam", "post"),
+    ("/segment/sam2", "post"),
     ("/api", "get"),
     ("/api/detect-area-base64", "post"),
     ("/api/detect-area-all", "post"),

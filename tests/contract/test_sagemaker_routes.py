@@ -65,7 +65,6 @@ def test_custom_attributes_are_checked(gateway: TestClient, attributes: str, sta
     ("content", "kind"),
     [
         (b'{"images": []}', "application/json"),
-        (b'{"action": "ping"}', "application/json"),
         (b"", ""),
         (b"sofa", "text/plain"),
         (b"a,b", "text/csv"),

@@ -19,6 +19,7 @@ from segserve.errors import UnreachableError
 from segserve.imaging import decode, encode
 from segserve.label_maps import encode_png
 from segserve.label_render import overlay as overlay_of_classes
+from segserve.mask_logits import to_text
 from segserve.masks import encode_rle
 
 QUICK = Retries(attempts=3, first_delay_s=0.001, max_delay_s=0.01)
@@ -115,6 +116,31 @@ def test_points_and_boxes(server: StandIn) -> None:
     request = json.loads(server.seen[0].parts()[0][1])
     assert request["prompt"] == {"points": [[1, 2, 1]], "boxes": [[0, 0, 3, 3]]}
     assert request["model"] == "sam2"
+
+
+def test_objects_with_masks_of_earlier_answers(server: StandIn) -> None:
+    low_res = np.linspace(-3, 3, 20, dtype=np.float32).reshape(4, 5)
+    earlier = {**FOUND, "object": 0, "low_res": to_text(low_res)}
+    server.answers = [segment_answer({**GOOD, "instances": [earlier]}), segment_answer(GOOD)]
+    with Client(server.url) as client:
+        (first,) = client.segment(PICTURE, model="sam2", points=np.array([[4, 3, 1]]), low_res=True).instances
+        objects = [
+            {"points": [(np.int64(1), 2.5, 0)], "mask": first.low_res},
+            {"box": np.array([0, 0, 3, 3]), "mask": first.logits, "points": None},
+        ]
+        (second,) = client.segment(PICTURE, model="sam2", objects=objects).instances
+    requests = [json.loads(seen.parts()[0][1]) for seen in server.seen]
+    assert requests[0]["prompt"] == {"points": [[4, 3, 1]]}
+    assert requests[0]["parameters"] == {"low_res": True}
+    assert requests[1]["prompt"] == {
+        "objects": [
+            {"points": [[1, 2.5, 0]], "mask": earlier["low_res"]},
+            {"box": [0, 0, 3, 3], "mask": earlier["low_res"]},
+        ]
+    }
+    assert first.object == 0
+    assert first.logits is not None and np.allclose(first.logits, low_res, atol=0.01)
+    assert (second.object, second.low_res, second.logits) == (None, None, None)
 
 
 def test_many_images_keep_their_order_and_a_bad_one_fails_alone(server: StandIn) -> None:

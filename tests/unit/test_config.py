@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segserve.config import ENVIRONMENT, Settings, settings_from_environment
+from segserve.config import ENVIRONMENT, CorsPolicy, RewritingSettings, Settings, settings_from_environment
 from segserve.errors import InvalidRequestError
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "segserve"
@@ -31,6 +31,13 @@ def test_every_variable_has_its_effect() -> None:
         "SEGSERVE_S3_BUCKETS": "pictures",
         "SEGSERVE_TILING_CATALOG": "catalog.yaml",
         "SEGSERVE_DETECTION_DIR": "detections",
+        "SEGSERVE_PAGE_ENDPOINT": "https://segserve.example",
+        "SEGSERVE_CORS_ORIGINS": "https://shop.example, http://localhost:3000",
+        "SEGSERVE_CORS_CREDENTIALS": "true",
+        "OPENAI_API_KEY": "sk-1",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
+        "SEGSERVE_OPENAI_MODEL": "small",
+        "SEGSERVE_OPENAI_SECRET": "prod/openai",
         "SEGSERVE_LOG_FORMAT": "json",
         "SEGSERVE_MAX_BODY_BYTES": "1000",
         "SEGSERVE_MAX_IMAGE_BYTES": "900",
@@ -44,6 +51,8 @@ def test_every_variable_has_its_effect() -> None:
     assert settings.api_keys == {"one", "two"} and settings.admin_key == "boss"
     assert settings.fetch.allow == ("127.0.0.1", "10.0.0.0/8")
     assert (settings.limits.max_body_bytes, settings.limits.timeout_s) == (1000, 7.5)
+    assert settings.cors == CorsPolicy(("https://shop.example", "http://localhost:3000"), credentials=True)
+    assert settings.rewriting == RewritingSettings("sk-1", "prod/openai", "http://127.0.0.1:9/v1", "small")
 
 
 @pytest.mark.parametrize("name", ["SEGSERVE_MAX_BODY_BYTES", "SEGSERVE_MAX_PIXELS", "SEGSERVE_TIMEOUT_S"])
@@ -58,9 +67,51 @@ def test_a_wrong_log_format() -> None:
         settings_from_environment({"SEGSERVE_LOG_FORMAT": "xml"})
 
 
+@pytest.mark.parametrize(
+    ("origins", "word"),
+    [
+        ("https://shop.example/", "shop.example/"),
+        ("shop.example", "https://"),
+        ("https://Shop.example", "lower case"),
+        ("https://user@shop.example", "user@"),
+        ("https://*.example", "https://"),
+        ("null", "null"),
+        ("*, https://shop.example", "alone"),
+    ],
+)
+def test_a_wrong_origin_says_what_an_origin_is(origins: str, word: str) -> None:
+    with pytest.raises(InvalidRequestError, match="SEGSERVE_CORS_ORIGINS") as caught:
+        settings_from_environment({"SEGSERVE_CORS_ORIGINS": origins})
+    assert word in caught.value.message
+
+
+def test_origins_of_every_form_are_taken() -> None:
+    origins = "http://127.0.0.1:8000,http://[::1]:3000,https://a-b.example.org,chrome-extension://abcdef"
+    assert settings_from_environment({"SEGSERVE_CORS_ORIGINS": origins}).cors.origins == tuple(origins.split(","))
+    assert settings_from_environment({"SEGSERVE_CORS_ORIGINS": "*"}).cors == CorsPolicy(("*",))
+
+
+def test_every_origin_and_credentials_exclude_each_other() -> None:
+    both = {"SEGSERVE_CORS_ORIGINS": "*", "SEGSERVE_CORS_CREDENTIALS": "true"}
+    with pytest.raises(InvalidRequestError, match="SEGSERVE_CORS_CREDENTIALS"):
+        settings_from_environment(both)
+    with pytest.raises(InvalidRequestError, match="SEGSERVE_CORS_CREDENTIALS: expected true or false, came 'yes'"):
+        settings_from_environment({"SEGSERVE_CORS_CREDENTIALS": "yes"})
+
+
+def test_a_base_url_that_is_none() -> None:
+    with pytest.raises(InvalidRequestError, match="OPENAI_BASE_URL"):
+        settings_from_environment({"OPENAI_BASE_URL": "ftp://someone:hidden@host"})
+
+
 def test_secrets_do_not_show() -> None:
-    settings = settings_from_environment({"SEGSERVE_API_KEYS": "hidden-key", "SEGSERVE_ADMIN_KEY": "hidden-admin"})
-    assert "hidden" not in repr(settings)
+    secrets = {
+        "SEGSERVE_API_KEYS": "hidden-key",
+        "SEGSERVE_ADMIN_KEY": "hidden-admin",
+        "OPENAI_API_KEY": "hidden-openai",
+        "OPENAI_BASE_URL": "https://someone:hidden@host/v1",
+    }
+    assert "hidden" not in repr(settings_from_environment(secrets))
 
 
 def test_only_config_reads_the_environment_for_settings() -> None:

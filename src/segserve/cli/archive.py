@@ -3,6 +3,7 @@
 segserve archive demo
 segserve archive mask_rcnn --weights model_final.pth --config config.yaml --labels labels.txt --name balloons
 segserve archive semantic --weights model.pth --labels labels.txt --onnx model.onnx --name streets
+segserve archive sam2 --weights checkpoints/sam2
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _EXAMPLES = """examples:
   segserve archive mask_rcnn --weights model_final.pth --config config.yaml --labels labels.txt --name balloons
   segserve archive mask_rcnn --weights runs/balloons --name balloons
   segserve archive semantic --weights model.pth --architecture fcn_resnet50 --labels labels.txt --onnx model.onnx
-  segserve archive semantic --weights checkpoints/segformer --engine onnx --name streets"""
+  segserve archive semantic --weights checkpoints/segformer --engine onnx --name streets
+  segserve archive sam2 --weights checkpoints/sam2 --set embedding_cache_mb=1024"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,8 +34,8 @@ def add_parser(subparsers: Any) -> None:
         "archive",
         help="pack checkpoints into model archives (.mar)",
         description="Pack checkpoints into archives that TorchServe loads: checkpoint folders of segserve's (for\n"
-        "semantic also of transformers'), or weights of detectron2 or torchvision. An ONNX file is loaded and run\n"
-        "once before it is packed. The same input gives the same bytes.",
+        "semantic and sam2 also of transformers'), or weights of detectron2 or torchvision. An ONNX file is\n"
+        "loaded and run once before it is packed. The same input gives the same bytes.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

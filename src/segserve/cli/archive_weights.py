@@ -78,7 +78,8 @@ def _model_of_weights(args: argparse.Namespace) -> str:
         raise NotFoundError(f"--weights: {model!r} is no model; expected one of {', '.join(PARTS)}.")
     if not args.weights.exists():
         raise NotFoundError(f"--weights: there is no {args.weights}.")
-    for name in _OF_SEMANTIC if model != SEMANTIC.name else _OF_MASK_RCNN:
+    foreign = {SEMANTIC.name: _OF_MASK_RCNN, MASK_RCNN.name: _OF_SEMANTIC}
+    for name in foreign.get(model, (*_OF_MASK_RCNN, "labels", *_OF_SEMANTIC)):
         if getattr(args, name):
             raise InvalidRequestError(f"{_flag(name)}: is no option of {model}.")
     if args.weights.is_dir():

@@ -1,6 +1,7 @@
 """``segserve download``: fetch pretrained checkpoints from a model hub, ready for ``segserve archive``.
 
 segserve download grounded_sam --out checkpoints/grounded_sam && segserve archive checkpoints/grounded_sam grounded_sam
+segserve download sam2 --out checkpoints/sam2 && segserve archive sam2 --weights checkpoints/sam2
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ FILES = (
 )
 """What is fetched of a repository. Pickled weights stay out: they can run code."""
 
+_DEFAULT_DETECTOR = "IDEA-Research/grounding-dino-tiny"
+_DEFAULT_SEGMENTER = "facebook/sam-vit-base"
+_DEFAULT_SAM2 = "facebook/sam2.1-hiera-small"
+
 
 def add_parser(subparsers: Any) -> None:
     """Add ``download`` to the command line's subcommands."""
@@ -29,20 +35,21 @@ def add_parser(subparsers: Any) -> None:
         description="Fetch pretrained checkpoints (safetensors only) from a model hub and check that they load. "
         "The folder has the layout that segserve archive takes. Instead of a repository's name, a local folder "
         "can be given for each part.",
-        epilog="example: segserve download grounded_sam --out checkpoints/grounded_sam",
+        epilog="example: segserve download grounded_sam --out checkpoints/grounded_sam | "
+        "segserve download sam2 --segmenter facebook/sam2.1-hiera-tiny --out checkpoints/sam2",
     )
-    parser.add_argument("model", choices=["grounded_sam"], help="the model to fetch the parts of")
+    parser.add_argument("model", choices=["grounded_sam", "sam2"], help="the model to fetch the parts of")
     parser.add_argument(
         "--detector",
-        default="IDEA-Research/grounding-dino-tiny",
         metavar="NAME",
-        help="repository or folder of a Grounding DINO or MM Grounding DINO (default %(default)s)",
+        help="of grounded_sam: repository or folder of a Grounding DINO or MM Grounding DINO "
+        f"(default {_DEFAULT_DETECTOR})",
     )
     parser.add_argument(
         "--segmenter",
-        default="facebook/sam-vit-base",
         metavar="NAME",
-        help="repository or folder of a SAM or SAM-HQ (default %(default)s)",
+        help=f"repository or folder; of grounded_sam a SAM or SAM-HQ (default {_DEFAULT_SEGMENTER}), of sam2 a SAM 2 "
+        f"or 2.1 (default {_DEFAULT_SAM2})",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument(
@@ -52,32 +59,54 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch and check both parts. Returns the exit status.
+    """Fetch and check the parts. Returns the exit status.
 
     Raises:
         InvalidRequestError: the folder is not empty, a name is no repository's, or a checkpoint of another model.
         NotFoundError: no such repository, or it has no safetensors.
         FetchError: no hub can be reached.
     """
-    from segserve.models.checkpoints import DETECTORS, SEGMENTERS
-    from segserve.models.grounded_sam import DETECTOR_FOLDER, SEGMENTER_FOLDER
-
     out: Path = args.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidRequestError(f"{out} is there already and not empty. Give a new folder as --out.")
+    parts = _parts(args)
     out.parent.mkdir(parents=True, exist_ok=True)
-    parts = ((args.detector, DETECTOR_FOLDER, DETECTORS), (args.segmenter, SEGMENTER_FOLDER, SEGMENTERS))
     # Next to the result, so that it appears there by a rename: whole, or not at all.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
-        for source, name, classes in parts:
-            print(f"{name}: {source} …", flush=True)
-            _get(source, Path(work) / name, args.hub)
-            _check(Path(work) / name, classes)
-        for _, name, _ in parts:
-            out.mkdir(exist_ok=True)
-            (Path(work) / name).rename(out / name)
-    print(f"{args.model} in {out}. Pack it with: segserve archive {out} {args.model}")
+        made = Path(work) / "made"
+        for part in parts:
+            print(f"{part.folder or args.model}: {part.source} …", flush=True)
+            _get(part.source, made / part.folder, args.hub)
+            _check(made / part.folder, part.classes)
+        if out.exists():
+            out.rmdir()
+        made.rename(out)
+    print(f"{args.model} in {out}. Pack it with: segserve archive {args.model} --weights {out}")
     return 0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is fetched from where. folder: within the checkpoint; empty: the checkpoint itself."""
+
+    source: str
+    folder: str
+    classes: dict[str, str]
+
+
+def _parts(args: argparse.Namespace) -> list[_Part]:
+    from segserve.catalog import SAM2
+    from segserve.models.checkpoints import CLICK_SEGMENTERS, DETECTORS, SEGMENTERS
+    from segserve.models.grounded_sam import DETECTOR_FOLDER, SEGMENTER_FOLDER
+
+    if args.model == SAM2.name:
+        if args.detector is not None:
+            raise InvalidRequestError("--detector: is no part of sam2.")
+        return [_Part(args.segmenter or _DEFAULT_SAM2, "", CLICK_SEGMENTERS)]
+    return [
+        _Part(args.detector or _DEFAULT_DETECTOR, DETECTOR_FOLDER, DETECTORS),
+        _Part(args.segmenter or _DEFAULT_SEGMENTER, SEGMENTER_FOLDER, SEGMENTERS),
+    ]
 
 
 def _get(source: str, folder: Path, hub: str | None) -> None:
@@ -85,7 +114,7 @@ def _get(source: str, folder: Path, hub: str | None) -> None:
     if not local.is_dir():
         _fetch(source, folder, hub)
         return
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for pattern in FILES:
         for file in local.glob(pattern):
             shutil.copyfile(file, folder / file.name)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from segserve.client import Client
     from segserve.imaging import Rgb
+    from segserve.masks import Mask
+    from segserve.models.sam2 import Target
     from segserve.models.segmentation import LabelMap, Segmentation
+    from segserve.training.click_evaluation import AskedObject, ClickModel, FoundMask
     from segserve.training.evaluation import Segmenter
 
 EXAMPLE = """example:
@@ -19,7 +25,8 @@ EXAMPLE = """example:
   segserve evaluate grounded_sam --scenes build/scenes                    # through a running server
   segserve evaluate grounded_sam --scenes build/scenes --local weights/demo/grounded_sam
   segserve evaluate mask_rcnn --scenes build/scenes --name rooms          # served under a name of its own
-  segserve evaluate semantic --scenes build/scenes --engine onnx"""
+  segserve evaluate semantic --scenes build/scenes --engine onnx
+  segserve evaluate sam2 --scenes build/scenes --local weights/demo/sam2"""
 
 _GROUNDED_SAM_FIGURES = ("instances", "recall", "precision", "mean_mask_iou", "absent_asked", "absent_silent")
 _MASK_RCNN_FIGURES = ("instances", "mask_ap", "mask_ap50", "mask_ap75", "box_ap", "box_ap50")
@@ -35,7 +42,8 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="measure a model's accuracy on generated scenes",
         description="Ask a model about every scene of a folder and score its answers against the truth: recall, "
-        "precision and mask IoU of grounded_sam, COCO's AP of mask_rcnn, IoU by class of semantic.",
+        "precision and mask IoU of grounded_sam, COCO's AP of mask_rcnn, IoU by class of semantic, mask IoU of sam2 by "
+        "kind of prompt.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -188,10 +196,67 @@ def _pixel_classifier(options: argparse.Namespace) -> Iterator[Callable[[Rgb], L
         yield classify
 
 
+def _evaluate_sam2(options: argparse.Namespace, done: Callable[[], None]) -> tuple[Metrics, list[Row], tuple[str, ...]]:
+    from segserve.training.click_evaluation import FIGURES, evaluate_clicks, summary
+    from segserve.training.scenes.files import read_scenes
+
+    with _click_model(options) as outline:
+        metrics = evaluate_clicks(read_scenes(options.scenes), outline, done)
+    return metrics, summary(metrics), ("objects", *FIGURES)
+
+
+@contextmanager
+def _click_model(options: argparse.Namespace) -> Iterator[ClickModel]:
+    if options.local:
+        from segserve.models.sam2 import ClickPrompt, Sam2, Sam2Parameters
+
+        predictor = Sam2.from_folder(options.local)
+
+        def outline_here(image: Rgb, asked: Sequence[AskedObject]) -> list[list[FoundMask]]:
+            prompt = ClickPrompt(tuple(_target(each) for each in asked), Sam2Parameters(low_res=True))
+            found = predictor.predict([image], [prompt])[0].instances
+            return _by_object(((each.object, each.mask, each.score, each.low_res) for each in found), len(asked))
+
+        yield outline_here
+        return
+    with _client(options) as client:
+        name = options.name or options.model
+
+        def outline(image: Rgb, asked: Sequence[AskedObject]) -> list[list[FoundMask]]:
+            found = client.segment(image, model=name, objects=[_wire(each) for each in asked], low_res=True).instances
+            return _by_object(((each.object, each.mask, each.score, each.logits) for each in found), len(asked))
+
+        yield outline
+
+
+def _target(asked: AskedObject) -> Target:
+    from segserve.models.sam2 import Target
+
+    return Target(tuple((click.x, click.y, click.label) for click in asked.clicks), asked.box, asked.logits)
+
+
+def _wire(asked: AskedObject) -> dict[str, Any]:
+    given = {"points": [(each.x, each.y, each.label) for each in asked.clicks], "box": asked.box, "mask": asked.logits}
+    return {name: value for name, value in given.items() if value is not None and len(value)}
+
+
+def _by_object(
+    found: Iterable[tuple[int | None, Mask, float, NDArray[np.float32] | None]], count: int
+) -> list[list[FoundMask]]:
+    """The answers of each of ``count`` objects."""
+    from segserve.training.click_evaluation import FoundMask
+
+    answers: list[list[FoundMask]] = [[] for _ in range(count)]
+    for index, mask, score, logits in found:
+        answers[index or 0].append(FoundMask(mask, score, logits))
+    return answers
+
+
 _EVALUATIONS: dict[str, Callable[..., tuple[Metrics, list[Row], tuple[str, ...]]]] = {
     "grounded_sam": _evaluate_grounded_sam,
     "mask_rcnn": _evaluate_mask_rcnn,
     "semantic": _evaluate_semantic,
+    "sam2": _evaluate_sam2,
 }
 
 

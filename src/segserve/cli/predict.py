@@ -3,6 +3,7 @@
 segserve predict room.jpg --text "sofa. red chair. floor." --out pictures
 segserve predict photo.jpg --model balloons --score-threshold 0.5 --out pictures
 segserve predict room.jpg --model semantic --engine onnx --out pictures
+segserve predict room.jpg --model sam2 --point 420,310 --point 440,380,0 --out pictures
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from segserve.imaging import Rgb
     from segserve.models.segmentation import LabelMap, Segmentation
     from segserve.results import Result
-    from segserve.schema import Parameters
+    from segserve.schema import Parameters, Prompt
 
 PARAMETERS = (
     "box_threshold",
@@ -34,6 +35,8 @@ PARAMETERS = (
     "refine",
     "engine",
     "size",
+    "multimask",
+    "low_res",
 )
 DEMO_WEIGHTS = Path("weights") / "demo"
 
@@ -53,7 +56,8 @@ def add_parser(subparsers: Any) -> None:
         "prints a table (or JSON) and draws overlays into --out.",
         epilog='example: segserve predict room.jpg --text "sofa. red chair. floor." --out pictures | '
         "segserve predict photo.jpg --model balloons --score-threshold 0.5 --out pictures | "
-        "segserve predict room.jpg --model semantic --engine onnx --out pictures",
+        "segserve predict room.jpg --model semantic --engine onnx --out pictures | "
+        "segserve predict room.jpg --model sam2 --point 420,310 --point 440,380,0 --out pictures",
     )
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="file, or http(s):// address for the server to fetch"
@@ -66,10 +70,14 @@ def add_parser(subparsers: Any) -> None:
         type=_point,
         action="append",
         metavar="X,Y[,0|1]",
-        help="a pixel of the object (1, the default) or of what is not (0); may be repeated",
+        help="a pixel of the object (1, the default) or beside it (0); may be repeated, for the same object",
     )
     parser.add_argument(
-        "--box", type=_box, action="append", metavar="X0,Y0,X1,Y1", help="a box around the object; may be repeated"
+        "--box",
+        type=_box,
+        action="append",
+        metavar="X0,Y0,X1,Y1",
+        help="a box around an object; may be repeated, for others",
     )
     parser.add_argument(
         "--model", help="model to ask, as `segserve models` names it (default: the server's; of --local grounded_sam)"
@@ -98,6 +106,12 @@ def add_parser(subparsers: Any) -> None:
     )
     options.add_argument("--engine", choices=("torch", "onnx"), help="what computes, of a semantic model")
     options.add_argument("--size", choices=("original", "model"), help="of a semantic model's label map")
+    options.add_argument(
+        "--multimask", action=argparse.BooleanOptionalAction, help="answer a click with all masks it may mean, or one"
+    )
+    options.add_argument(
+        "--low-res", action="store_true", default=None, help="with --json: each mask's logits, to be corrected later"
+    )
     parser.set_defaults(run=run)
 
 
@@ -170,7 +184,7 @@ def _local(args: argparse.Namespace) -> Iterator[Segmenter]:
 
     from segserve.imaging import decode
 
-    predict = _LOCAL_MODELS[name](args.weights or _demo_weights(name), args.text, parameters)
+    predict = _LOCAL_MODELS[name](args.weights or _demo_weights(name), prompt, parameters)
 
     def segment(image: str) -> Result:
         data = Path(image).read_bytes()
@@ -181,6 +195,7 @@ def _local(args: argparse.Namespace) -> Iterator[Segmenter]:
 
 def _result(found: Segmentation | LabelMap, source: bytes) -> Result:
     """What a server would have answered."""
+    from segserve.mask_logits import to_text
     from segserve.models.segmentation import LabelMap
     from segserve.results import Instance, Result
 
@@ -195,20 +210,31 @@ def _result(found: Segmentation | LabelMap, source: bytes) -> Result:
             classes=found.classes,
             pixel_fraction=fractions,
         )
-    instances = [Instance(each.label, round(each.score, 4), each.box, each.area, each.rle) for each in found.instances]
+    instances = [
+        Instance(
+            each.label,
+            round(each.score, 4),
+            each.box,
+            each.area,
+            each.rle,
+            each.object,
+            None if each.low_res is None else to_text(each.low_res),
+        )
+        for each in found.instances
+    ]
     return Result(found.width, found.height, instances, source=source)
 
 
-def _local_grounded_sam(weights: Path, text: str, parameters: Parameters) -> Predictor:
+def _local_grounded_sam(weights: Path, prompt: Prompt, parameters: Parameters) -> Predictor:
     from segserve.models.grounded_sam import GroundedSam
     from segserve.models.text_prompt import TextPrompt
 
     predictor = GroundedSam.from_folder(weights)
-    asked = TextPrompt.from_text(text, predictor.defaults.overridden(parameters))
+    asked = TextPrompt.from_text(prompt.text or "", predictor.defaults.overridden(parameters))
     return lambda image: predictor.predict([image], [asked])[0]
 
 
-def _local_mask_rcnn(weights: Path, text: None, parameters: Parameters) -> Predictor:
+def _local_mask_rcnn(weights: Path, prompt: Prompt, parameters: Parameters) -> Predictor:
     from segserve.models.mask_rcnn import MaskRcnn
 
     predictor = MaskRcnn.from_folder(weights)
@@ -216,7 +242,7 @@ def _local_mask_rcnn(weights: Path, text: None, parameters: Parameters) -> Predi
     return lambda image: predictor.predict([image], [asked])[0]
 
 
-def _local_semantic(weights: Path, text: None, parameters: Parameters) -> Predictor:
+def _local_semantic(weights: Path, prompt: Prompt, parameters: Parameters) -> Predictor:
     from segserve.models.semantic import Semantic, SemanticParameters
 
     predictor = Semantic.from_folder(weights, engine=parameters.engine)
@@ -224,10 +250,19 @@ def _local_semantic(weights: Path, text: None, parameters: Parameters) -> Predic
     return lambda image: predictor.predict([image], [asked])[0]
 
 
-_LOCAL_MODELS: dict[str, Callable[[Path, Any, Parameters], Predictor]] = {
+def _local_sam2(weights: Path, prompt: Prompt, parameters: Parameters) -> Predictor:
+    from segserve.models.sam2 import ClickPrompt, Sam2
+
+    predictor = Sam2.from_folder(weights)
+    asked = ClickPrompt.from_wire(prompt, predictor.defaults.overridden(parameters))
+    return lambda image: predictor.predict([image], [asked])[0]
+
+
+_LOCAL_MODELS: dict[str, Callable[[Path, Prompt, Parameters], Predictor]] = {
     "grounded_sam": _local_grounded_sam,
     "mask_rcnn": _local_mask_rcnn,
     "semantic": _local_semantic,
+    "sam2": _local_sam2,
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from segserve.results import Result
+    from segserve.results import Instance, Result
 
 Pairs = Sequence[tuple[str, "Result"]]
 """The path or address of each image, and its result."""
@@ -48,17 +48,20 @@ def as_json(image: str, result: Result, overlay: Path | None) -> dict[str, Any]:
         packed = None if labels is None else base64.b64encode(encode_png(labels)).decode("ascii")
         shown |= {"classes": result.classes, "pixel_fraction": result.pixel_fraction, "label_map": packed}
     else:
-        shown["instances"] = [
-            {
-                "label": found.label,
-                "score": found.score,
-                "box": [round(side, 2) for side in found.box],
-                "area": found.area,
-                "mask": found.rle,
-            }
-            for found in result.instances
-        ]
+        shown["instances"] = [_instance_json(found) for found in result.instances]
     return {**shown, "overlay": str(overlay)} if overlay else shown
+
+
+def _instance_json(found: Instance) -> dict[str, Any]:
+    shown = {
+        "label": found.label,
+        "score": found.score,
+        "box": [round(side, 2) for side in found.box],
+        "area": found.area,
+        "mask": found.rle,
+    }
+    told = {"object": found.object, "low_res": found.low_res}
+    return {**shown, **{name: value for name, value in told.items() if value is not None}}
 
 
 def _print_instances(results: Pairs, console: Console) -> None:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from segserve.cli import train_mask_rcnn, train_semantic
+from segserve.cli import train_mask_rcnn, train_sam2, train_semantic
 from segserve.cli.training_progress import not_negative, positive, training_progress
 
 DETECTOR_STEPS, SEGMENTER_STEPS = 5000, 2200
@@ -39,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
     demo.set_defaults(run=run)
     train_mask_rcnn.add_parser(targets)
     train_semantic.add_parser(targets)
+    train_sam2.add_parser(targets)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,13 +18,27 @@ from segserve.errors import SegserveError
 from segserve.gateway import documentation
 from segserve.gateway.address_guard import Resolver, resolve
 from segserve.gateway.area_detection import AreaDetector
+from segserve.gateway.cors import CorsHeaders, Preflight
 from segserve.gateway.detection_folder import DetectionFolder
 from segserve.gateway.failures import on_http_exception, on_segserve_error
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.metrics import Metrics
 from segserve.gateway.middleware import Bounds, Gatekeeper, Observation
+from segserve.gateway.prompt_rewriting import PromptRewriter
 from segserve.gateway.readiness import Readiness
-from segserve.gateway.routes import detect_area, docs, health, infer, metrics, models, predict, sagemaker, segment
+from segserve.gateway.routes import (
+    actions,
+    detect_area,
+    docs,
+    health,
+    infer,
+    metrics,
+    models,
+    page,
+    predict,
+    sagemaker,
+    segment,
+)
 from segserve.gateway.segmenting import Segmenter
 from segserve.gateway.served_models import ServedModels
 from segserve.gateway.services import Services
@@ -37,11 +51,13 @@ _ROUTERS = (
     models.router,
     predict.router,
     sagemaker.router,
+    actions.router,
     detect_area.router,
     infer.router,
     health.router,
     metrics.router,
     docs.router,
+    page.router,
 )
 
 
@@ -73,11 +89,7 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,
         lifespan=_lifespan(services),
-        middleware=[
-            Middleware(Observation, metrics=services.metrics),
-            Middleware(Gatekeeper, keys=settings.api_keys, admin_key=settings.admin_key),
-            Middleware(Bounds, max_body_bytes=settings.limits.max_body_bytes, timeout_s=settings.limits.timeout_s),
-        ],
+        middleware=_middleware(settings, services.metrics),
         exception_handlers={SegserveError: on_segserve_error, HTTPException: on_http_exception},
     )
     app.state.services = services
@@ -85,6 +97,19 @@ def create_app(
         app.include_router(router())
     documentation.install(app)
     return app
+
+
+def _middleware(settings: Settings, metrics_kept: Metrics) -> list[Middleware]:
+    """The outermost first."""
+    shared = bool(settings.cors.origins)
+    return [
+        *([Middleware(CorsHeaders, policy=settings.cors)] if shared else []),
+        Middleware(Observation, metrics=metrics_kept),
+        # Before the keys: browsers send none with a preflight.
+        *([Middleware(Preflight, policy=settings.cors)] if shared else []),
+        Middleware(Gatekeeper, keys=settings.api_keys, admin_key=settings.admin_key, open_paths=page.OPEN_PATHS),
+        Middleware(Bounds, max_body_bytes=settings.limits.max_body_bytes, timeout_s=settings.limits.timeout_s),
+    ]
 
 
 def _assemble(
@@ -101,6 +126,7 @@ def _assemble(
         transport=transport,
         has_workers=lambda model: readiness.has_workers(model),
         on_retry=metrics_kept.count_retry,
+        on_answer=metrics_kept.count_answer,
     )
     readiness = Readiness(workers, settings.models)
     served_models = ServedModels(settings.archives, lambda: list(dict.fromkeys((*settings.models, *readiness.names()))))
@@ -122,19 +148,24 @@ def _assemble(
         settings.image_limits,
         settings.limits.max_answer_bytes,
     )
-    return Services(settings, metrics_kept, workers, readiness, served_models, fetcher, segmenter, tiler, areas)
+    rewriter = PromptRewriter(settings.rewriting, on_outcome=metrics_kept.count_rewriting)
+    return Services(
+        settings, metrics_kept, workers, readiness, served_models, fetcher, segmenter, tiler, areas, rewriter
+    )
 
 
 def _lifespan(services: Services) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         polling = asyncio.create_task(services.readiness.run())
+        services.rewriter.start()
         try:
             yield
         finally:
             polling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await polling
+            await services.rewriter.aclose()
             await services.fetcher.aclose()
             await services.workers.aclose()
 

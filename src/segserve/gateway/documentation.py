@@ -10,9 +10,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from segserve.gateway.action_answers import (
+    ClickAction,
+    ClickActionAnswer,
+    NamedAction,
+    TextAction,
+    TextActionAnswer,
+)
 from segserve.gateway.area_detection import (
     DetectAllRequest,
     DetectBase64Answer,
@@ -22,70 +29,22 @@ from segserve.gateway.area_detection import (
     DetectFilesAnswer,
     DetectMessage,
 )
+from segserve.gateway.documented_answers import (
+    CategoryList,
+    ExecutionParameters,
+    ModelDescription,
+    ModelList,
+    PredictAnswer,
+    Status,
+    Up,
+)
 from segserve.gateway.infer_form import RESULT_TYPES, InferAnswer, InferFailure
 from segserve.gateway.tiling import TilingAnswer, TilingRequest
-from segserve.schema import ErrorAnswer, Parameters, SegmentAnswer, SegmentRequest, WorkerInstance
+from segserve.schema import ErrorAnswer, ImageSource, Parameters, SegmentAnswer, SegmentRequest
 
 Docs = dict[str, Any]
 
 _REFERENCE = "#/components/schemas/{model}"
-
-
-class ModelDescription(BaseModel):
-    """One model that is served or should be; null stands for what is not known of it, or does not apply."""
-
-    name: str = Field(description="under which it is asked for")
-    kind: str | None = Field(description="the catalog's name of the model, e.g. mask_rcnn")
-    title: str
-    version: str | None
-    ready: bool
-    workers: int
-    ready_workers: int
-    batch_size: int | None
-    device: str | None = Field(description="cpu or cuda")
-    prompts: list[str]
-    parameters: list[str]
-    returns: str | None = Field(description="instances or label_map")
-    classes: list[str] | None = Field(description="its labels; null when text says what to find")
-    engine: str | None = Field(description="what runs it, where there is a choice; of requests that name none")
-    engines: list[str] | None = Field(description="what a request may name as its parameter engine")
-
-
-class ModelList(BaseModel):
-    """All models."""
-
-    models: list[ModelDescription]
-
-
-class Status(BaseModel):
-    """A healthy state."""
-
-    status: str
-
-
-class Up(BaseModel):
-    """Seed 001's state. ready: whether the models are; folder: whether there is one for pictures and results."""
-
-    status: str
-    ready: bool
-    folder: bool
-
-
-class ExecutionParameters(BaseModel):
-    """What SageMaker's batch transform asks for."""
-
-    MaxConcurrentTransforms: int
-    BatchStrategy: str
-    MaxPayloadInMB: int
-
-
-class PredictAnswer(BaseModel):
-    """A drawn picture as JSON. The percentages are of its pixels, of two decimals, and add up to 100."""
-
-    masked_percentage: float = Field(ge=0, le=100, description="of the union of the masks")
-    unmasked_percentage: float = Field(ge=0, le=100)
-    instances: list[WorkerInstance]
-    image: str = Field(description="PNG, base64")
 
 
 _SCHEMAS: tuple[type[BaseModel], ...] = (
@@ -103,10 +62,16 @@ _SCHEMAS: tuple[type[BaseModel], ...] = (
     PredictAnswer,
     InferAnswer,
     InferFailure,
+    NamedAction,
+    TextAction,
+    TextActionAnswer,
+    ClickAction,
+    ClickActionAnswer,
     Up,
     ErrorAnswer,
     ModelDescription,
     ModelList,
+    CategoryList,
     Status,
     ExecutionParameters,
 )
@@ -207,9 +172,16 @@ SEGMENT: Docs = _answers(
 }
 
 INVOCATIONS: Docs = _answers(
-    "As asked: a native answer, tiled images, or one file.",
+    "As asked: a native answer, tiled images, an action's answer, or one file.",
     {
-        "application/json": {"schema": {"anyOf": [_schema(SegmentAnswer), _schema(TilingAnswer)]}},
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    _schema(model)
+                    for model in (SegmentAnswer, TilingAnswer, TextActionAnswer, ClickActionAnswer, Status)
+                ]
+            }
+        },
         "image/png": _BINARY,
         "application/x-npy": _NPY,
     },
@@ -228,7 +200,9 @@ INVOCATIONS: Docs = _answers(
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"anyOf": [_schema(SegmentRequest), _schema(TilingRequest)]}},
+                "application/json": {
+                    "schema": {"anyOf": [_schema(model) for model in (SegmentRequest, TilingRequest, NamedAction)]}
+                },
                 "image/*": _BINARY,
                 "application/x-image": _BINARY,
             },
@@ -334,6 +308,17 @@ INFER_URL: Docs = _infer(
     _MULTIPART,
 )
 INFER_FILE: Docs = _infer("file", {"type": "string", "format": "binary"}, _MULTIPART)
+
+
+def _action(fields: type[BaseModel], answer: type[BaseModel], description: str) -> Docs:
+    """One of seed 002's forms."""
+    body = {encoding: {"schema": _schema(fields)} for encoding in ("application/x-www-form-urlencoded", _MULTIPART)}
+    docs = _answers(description, _json(answer), *_ALL_FAILURES)
+    return {**docs, "openapi_extra": {"requestBody": {"required": True, "content": body}}}
+
+
+SEGMENT_LANGSAM: Docs = _action(TextAction, TextActionAnswer, "What was found, or the picture and an error.")
+SEGMENT_SAM2: Docs = _action(ClickAction, ClickActionAnswer, "The best mask.")
 HEALTHCHECK: Docs = _answers("Up.", _json(Status), 401)
 
 MODELS: Docs = _answers("All models.", _json(ModelList), 401)
@@ -353,6 +338,11 @@ PING: Docs = _answers("Ready.", {**_json(Status), "text/plain": {"schema": {"typ
 EXECUTION_PARAMETERS: Docs = _answers("Parameters for batch transform.", _json(ExecutionParameters), 401)
 METRICS: Docs = _answers("Prometheus text format.", {"text/plain": {"schema": {"type": "string"}}}, 401)
 OPENAPI: Docs = _answers("This document.", {"application/json": {"schema": {"type": "object"}}}, 401)
+WEB_PAGE: Docs = _answers("The page.", {"text/html": {"schema": {"type": "string"}}})
+CATEGORIES: Docs = _answers("The categories.", _json(CategoryList), 401)
+PICTURE: Docs = _answers("The image.", {"image/*": _BINARY}, 400, 401, 413, 415, 422, 424, 504) | {
+    "openapi_extra": {"requestBody": {"required": True, "content": _json(ImageSource)}}
+}
 PAGE: Docs = _answers("A page for people.", {"text/html": {"schema": {"type": "string"}}}, 401)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from segserve.gateway.worker_headers import WorkerHeaders
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
@@ -39,6 +41,28 @@ class Metrics:
         self._retries = Counter(
             "segserve_worker_retries", "Requests sent again because a worker was lost.", ["model"], registry=registry
         )
+        self._cache = Counter(
+            "segserve_embedding_cache",
+            "Images whose embedding the worker had kept (hit) or had to compute (miss).",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._cache_bytes = Gauge(
+            "segserve_embedding_cache_bytes",
+            "Embeddings kept by the worker that answered last.",
+            ["model"],
+            registry=registry,
+        )
+        self._worker_seconds = Histogram(
+            "segserve_worker_seconds",
+            "Time a worker computed, by what its embedding cache had (none: no cache).",
+            ["model", "cache"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._rewriting = Counter(
+            "segserve_prompt_rewriting", "Prompts by what became of them.", ["outcome"], registry=registry
+        )
         self._ready = Gauge("segserve_ready", "1 when every configured model is ready.", registry=registry)
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -58,6 +82,19 @@ class Metrics:
     def count_retry(self, model: str) -> None:
         """A request that is sent again."""
         self._retries.labels(model).inc()
+
+    def count_answer(self, model: str, headers: WorkerHeaders) -> None:
+        """An answer of a worker."""
+        if headers.cache is not None:
+            self._cache.labels(model, headers.cache).inc()
+        if headers.cache_bytes is not None:
+            self._cache_bytes.labels(model).set(headers.cache_bytes)
+        if headers.seconds is not None:
+            self._worker_seconds.labels(model, headers.cache or "none").observe(headers.seconds)
+
+    def count_rewriting(self, outcome: str) -> None:
+        """A prompt that might have been rewritten."""
+        self._rewriting.labels(outcome).inc()
 
     def text(self, ready: bool) -> str:
         """Everything in Prometheus' text format."""

@@ -102,16 +102,20 @@ class Gatekeeper:
 
     Args:
         keys: those of callers; the admin key opens the same routes.
+        open_paths: that ask for no key, beside the health checks.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str], admin_key: str | None) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Iterable[str], admin_key: str | None, open_paths: frozenset[str] = frozenset()
+    ) -> None:
         self._app = app
+        self._open_paths = OPEN_ROUTES | open_paths
         self._keys = [key.encode("utf-8") for key in keys]
         if self._keys and admin_key:
             self._keys.append(admin_key.encode("utf-8"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._keys and scope["type"] == "http" and scope["path"] not in OPEN_ROUTES:
+        if self._keys and scope["type"] == "http" and scope["path"] not in self._open_paths:
             check_key(scope, self._keys, "This service needs an API key")
         await self._app(scope, receive, send)
 

@@ -23,7 +23,10 @@ _TOLERATED_FAILURES = 2
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One registered model as TorchServe describes it. workers: all; ready_workers: those that have loaded it."""
+    """One registered model as TorchServe describes it.
+
+    workers: all; ready_workers: those that have loaded it; queued: requests that wait for one, None if not told.
+    """
 
     name: str
     version: str
@@ -31,6 +34,7 @@ class ModelStatus:
     ready_workers: int
     batch_size: int
     device: str
+    queued: int | None = None
 
     @property
     def ready(self) -> bool:
@@ -41,6 +45,7 @@ class ModelStatus:
     def from_description(cls, described: Mapping[str, Any]) -> ModelStatus:
         """From one entry of TorchServe's ``GET /models/{name}``."""
         workers = described.get("workers") or ()
+        queue = described.get("jobQueueStatus") or {}
         return cls(
             name=str(described["modelName"]),
             version=str(described.get("modelVersion", "")),
@@ -48,6 +53,7 @@ class ModelStatus:
             ready_workers=sum(worker.get("status") == "READY" for worker in workers),
             batch_size=int(described.get("batchSize", 1)),
             device="cuda" if any(worker.get("gpu") is True for worker in workers) else "cpu",
+            queued=int(queue["pendingRequests"]) if "pendingRequests" in queue else None,
         )
 
 

@@ -73,7 +73,11 @@ class Job:
                 where = f"prompt[{index}]: " if several else ""
                 raise InvalidPromptError(where + error.message) from None
             asked = WorkerPrompt.model_construct(
-                text=prompt.text, points=prompt.points, boxes=prompt.boxes, parameters=request.parameters
+                text=prompt.text,
+                points=prompt.points,
+                boxes=prompt.boxes,
+                objects=prompt.objects,
+                parameters=request.parameters,
             )
             encoded.append(encode_prompt(asked))
         sources = images if images is not None else request.images

@@ -10,6 +10,7 @@ from segserve.config import Settings
 from segserve.gateway.area_detection import AreaDetector
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.metrics import Metrics
+from segserve.gateway.prompt_rewriting import PromptRewriter
 from segserve.gateway.readiness import Readiness
 from segserve.gateway.segmenting import Segmenter
 from segserve.gateway.served_models import ServedModels
@@ -30,6 +31,7 @@ class Services:
     segmenter: Segmenter
     tiler: Tiler
     areas: AreaDetector
+    rewriter: PromptRewriter
 
 
 def services_of(request: Request) -> Services:

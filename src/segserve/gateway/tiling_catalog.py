@@ -84,6 +84,10 @@ class TilingCatalog:
         """The categories, in the order of the file."""
         return list(self._names)
 
+    def rooms(self, category: str) -> list[str]:
+        """The rooms in which a category of names differs, in the order of the file."""
+        return list(self._categories[_key(category)].rooms)
+
     def surface(self, category: str, room: str | None = None) -> Surface:
         """What the category means in a room; a room that the catalog does not list means the category's own.
 

@@ -29,6 +29,7 @@ from segserve.errors import (
 from segserve.gateway import numpy_files
 from segserve.gateway.multipart import Part, encode
 from segserve.gateway.tokens import Tokens
+from segserve.gateway.worker_headers import WorkerHeaders, read_headers
 from segserve.schema import WorkerPrompt
 
 _WORKER_DIED = ("Worker died.", "Worker scaled down.")
@@ -59,6 +60,7 @@ class Workers:
         has_workers: what is known of a model's workers; tells a full queue from none at all (TorchServe's
             answers are the same).
         on_retry: called with the model's name when a lost worker's request is sent again.
+        on_answer: called with the model's name and the headers of each result that a worker answered.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Workers:
         transport: httpx2.AsyncBaseTransport | None = None,
         has_workers: Callable[[str], bool] = lambda model: True,
         on_retry: Callable[[str], None] = lambda model: None,
+        on_answer: Callable[[str, WorkerHeaders], None] = lambda model, headers: None,
     ) -> None:
         self._tokens = Tokens(address.key_file)
         self._management_url = address.management_url.rstrip("/")
@@ -79,6 +82,7 @@ class Workers:
         self._timeout_s = timeout_s
         self._has_workers = has_workers
         self._on_retry = on_retry
+        self._on_answer = on_answer
         # Predictions go through the bare transport: the client around it costs a third of the call's CPU time.
         self._inference = transport or _transport(max_connections=1024, kept=128)
         # Its own connections, so that the state of the models can be asked for under any load.
@@ -194,6 +198,7 @@ class Workers:
             raise _connection_failure(error, model) from error
         if response.status_code != 200:
             raise self._prediction_failure(response.status_code, answer, model)
+        self._on_answer(model, read_headers(response.headers))
         if response.headers.get("content-type", "").startswith(numpy_files.MEDIA_TYPE):
             return bytes(answer)
         try:

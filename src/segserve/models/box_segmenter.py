@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from segserve.imaging import Rgb
 from segserve.masks import Rle
 from segserve.models.checkpoints import SEGMENTERS, load_model, load_processor
 from segserve.models.device import Placement
+from segserve.models.embedding_cache import Embedding, EmbeddingCache, encode_all, fingerprint
 from segserve.models.text_prompt import Refine
 
 MAX_BOXES_AT_ONCE = 128
@@ -26,6 +28,17 @@ ENLARGING_BYTES = 128 * 2**20
 """Float32 logits that exist at once while masks are enlarged to the picture's size."""
 
 
+@dataclass(frozen=True)
+class BoxMasks:
+    """The masks of one picture's boxes, in their order, as large as the picture.
+
+    cached says whether the picture's embedding was there already; None where none was asked for.
+    """
+
+    rles: list[Rle] = field(default_factory=list)
+    cached: bool | None = None
+
+
 class BoxSegmenter:
     """Outlines the object in each box.
 
@@ -33,28 +46,31 @@ class BoxSegmenter:
         model: a SAM or SAM-HQ of transformers.
         processor: its processor.
         placement: where to compute.
+        cache: keeps the pictures' embeddings; None: every picture is encoded each time.
     """
 
-    def __init__(self, model: Any, processor: Any, placement: Placement) -> None:
+    def __init__(self, model: Any, processor: Any, placement: Placement, cache: EmbeddingCache | None = None) -> None:
         # Convolutions are faster with channels last, on CPUs and GPUs alike.
         self._model = model.to(placement.device, memory_format=torch.channels_last)
         self._image_processor = processor.image_processor
         self._placement = placement
+        self.cache = cache
+        self._fingerprint = b"" if cache is None else fingerprint(model, self._image_processor, placement.dtype)
 
     @classmethod
-    def from_folder(cls, folder: Path, placement: Placement) -> BoxSegmenter:
+    def from_folder(cls, folder: Path, placement: Placement, cache: EmbeddingCache | None = None) -> BoxSegmenter:
         """The segmenter of a checkpoint folder.
 
         Raises:
             NotFoundError, InvalidRequestError: see ``checkpoints.load_model``.
         """
-        return cls(load_model(folder, SEGMENTERS), load_processor(folder), placement)
+        return cls(load_model(folder, SEGMENTERS), load_processor(folder), placement, cache)
 
     @torch.inference_mode()
     def segment(
         self, images: Sequence[Rgb], boxes: Sequence[NDArray[np.float32]], refine: Sequence[Refine]
-    ) -> list[list[Rle]]:
-        """One mask for each box of each picture, as large as the picture, in the boxes' order.
+    ) -> list[BoxMasks]:
+        """One mask for each box of each picture.
 
         Pictures without boxes are not encoded; the others are encoded together, then decoded one by one with all
         their boxes in one call (up to 128). The decoder's single-mask answer is taken: a box is not ambiguous.
@@ -64,37 +80,32 @@ class BoxSegmenter:
             boxes: for each (N, 4) ``[x0, y0, x1, y1]`` in pixels.
             refine: for each whether ``masks.refine`` cleans its masks.
         """
-        found: list[list[Rle]] = [[] for _ in images]
+        found = [BoxMasks() for _ in images]
         wanted = [index for index, each in enumerate(boxes) if len(each)]
-        if not wanted:
-            return found
-        # Without the format said, a picture of one or three rows would be taken for one whose channels come first.
-        inputs = self._image_processor(
-            [images[index] for index in wanted],
-            return_tensors="pt",
-            device=self._placement.device,
-            input_data_format="channels_last",
-        )
-        embeddings = self._encode(inputs["pixel_values"])
-        for row, index in enumerate(wanted):
-            size = images[index].shape[:2]
-            seen = tuple(int(side) for side in inputs["reshaped_input_sizes"][row])
-            encoded = {name: _pick(value, row) for name, value in embeddings.items()}
-            for prompts in torch.split(self._scaled(boxes[index], size, seen), MAX_BOXES_AT_ONCE):
-                for masks in self._enlarge(self._decode(prompts, **encoded), size, seen):
-                    found[index].extend(_encode_masks(masks, refine[index]))
+        encoded = encode_all([images[index] for index in wanted], self._encode, self.cache, self._fingerprint)
+        for index, each in zip(wanted, encoded, strict=True):
+            size, seen = images[index].shape[:2], each.embedding.seen
+            inputs = _decoder_inputs(each.embedding)
+            rles = [
+                rle
+                for prompts in torch.split(self._scaled(boxes[index], size, seen), MAX_BOXES_AT_ONCE)
+                for masks in self._enlarge(self._decode(prompts, **inputs), size, seen)
+                for rle in _encode_masks(masks, refine[index])
+            ]
+            found[index] = BoxMasks(rles, each.cached)
         return found
 
-    def _encode(self, pixels: Tensor) -> dict[str, Tensor | list[Tensor]]:
-        """The decoder's inputs for each picture; SAM-HQ's also reads the encoder's inner layers."""
+    def _encode(self, images: Sequence[Rgb]) -> list[Embedding]:
+        # Without the format said, a picture of one or three rows would be taken for one whose channels come first.
+        inputs = self._image_processor(
+            list(images), return_tensors="pt", device=self._placement.device, input_data_format="channels_last"
+        )
         with self._placement.precision():
-            encoded = self._model.get_image_embeddings(pixels)
-        if isinstance(encoded, Tensor):
-            return {"image_embeddings": encoded.float()}
-        return {
-            "image_embeddings": encoded[0].float(),
-            "intermediate_embeddings": [each.float() for each in encoded[1]],
-        }
+            made = self._model.get_image_embeddings(inputs["pixel_values"])
+        # SAM-HQ's decoder also reads the encoder's inner layers.
+        tensors = [made] if isinstance(made, Tensor) else [made[0], *made[1]]
+        sizes = [(int(height), int(width)) for height, width in inputs["reshaped_input_sizes"]]
+        return [Embedding.owned(tensors, row, seen) for row, seen in enumerate(sizes)]
 
     def _scaled(self, boxes: NDArray[np.float32], size: tuple[int, ...], seen: tuple[int, ...]) -> Tensor:
         height, width = size
@@ -120,10 +131,9 @@ class BoxSegmenter:
             yield columns.cpu().numpy().transpose(0, 2, 1)
 
 
-def _pick(embedding: Tensor | list[Tensor], row: int) -> Tensor | list[Tensor]:
-    if isinstance(embedding, Tensor):
-        return embedding[row : row + 1]
-    return [each[row : row + 1] for each in embedding]
+def _decoder_inputs(embedding: Embedding) -> dict[str, Tensor | list[Tensor]]:
+    first, *inner = (tensor.float() for tensor in embedding.tensors)
+    return {"image_embeddings": first} | ({"intermediate_embeddings": inner} if inner else {})
 
 
 def _encode_masks(masks: NDArray[np.uint8], refine: Refine) -> list[Rle]:

@@ -24,6 +24,10 @@ DETECTORS = {
 SEGMENTERS = {"sam": "SamModel", "sam_hq": "SamHQModel"}
 """The same for segmenters that take boxes."""
 
+CLICK_SEGMENTERS = {"sam2": "Sam2Model", "sam2_video": "Sam2Model"}
+"""The same for segmenters that take clicks. SAM 2's published checkpoints are of the video model, which has the weights
+for single pictures among its own."""
+
 
 def load_model(folder: Path, classes: dict[str, str]) -> Any:
     """The model of a checkpoint folder, float32, on the CPU, in evaluation mode.
@@ -62,18 +66,21 @@ def load_model(folder: Path, classes: dict[str, str]) -> Any:
     return model.eval()
 
 
-def load_processor(folder: Path) -> Any:
+def load_processor(folder: Path, name: str = "AutoProcessor") -> Any:
     """The processor (image processor and, for a detector, tokenizer) of a checkpoint folder.
+
+    Args:
+        name: its class of transformers, where the folder may name another than is wanted.
 
     Raises:
         NotFoundError: no such folder.
         InvalidRequestError: its processor files are missing or wrong.
     """
     model_type(folder)
-    from transformers import AutoProcessor
+    import transformers
 
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return getattr(transformers, name).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise InvalidRequestError(
             f"{folder.name}: the processor files (preprocessor_config.json, tokenizer.json, …) cannot be loaded: "

@@ -15,6 +15,7 @@ from segserve.imaging import Rgb
 from segserve.masks import Rle
 from segserve.models.box_segmenter import BoxSegmenter
 from segserve.models.device import choose_placement
+from segserve.models.embedding_cache import EmbeddingCache, without_cache
 from segserve.models.segmentation import Instance, Segmentation
 from segserve.models.text_detector import Detections, TextDetector
 from segserve.models.text_prompt import GroundedSamParameters, TextPrompt
@@ -50,12 +51,15 @@ class GroundedSam:
         device: str = "auto",
         dtype: str = "auto",
         defaults: GroundedSamParameters | None = None,
+        cache: EmbeddingCache | None = None,
     ) -> GroundedSam:
         """The predictor of a folder with the sub-folders ``grounding_dino`` and ``sam``.
 
         Args:
             folder: each sub-folder is a checkpoint of transformers: Grounding DINO or MM Grounding DINO, SAM or SAM-HQ.
             device, dtype: see ``device.choose_placement``.
+            defaults: see the class.
+            cache: keeps SAM's embeddings of the pictures, for further prompts on them.
 
         Raises:
             NotFoundError: a folder or a file of it is missing.
@@ -64,7 +68,7 @@ class GroundedSam:
         placement = choose_placement(device, dtype)
         root = Path(folder)
         detector = TextDetector.from_folder(root / DETECTOR_FOLDER, placement)
-        return cls(detector, BoxSegmenter.from_folder(root / SEGMENTER_FOLDER, placement), defaults)
+        return cls(detector, BoxSegmenter.from_folder(root / SEGMENTER_FOLDER, placement, cache), defaults)
 
     def predict(self, images: Sequence[Rgb], prompts: Sequence[TextPrompt]) -> list[Segmentation]:
         """The instances of each picture's own prompt, by falling score.
@@ -89,10 +93,14 @@ class GroundedSam:
         refine = [
             prompt.parameters.refine if each.is_original else False for each, prompt in zip(shown, prompts, strict=True)
         ]
-        rles = self.segmenter.segment(pictures, [each.boxes for each in found], refine)
+        outlined = self.segmenter.segment(pictures, [each.boxes for each in found], refine)
+        instances = [
+            _instances(each, prompt, detections, masks.rles)
+            for each, prompt, detections, masks in zip(shown, prompts, found, outlined, strict=True)
+        ]
         return [
-            Segmentation(image.shape[1], image.shape[0], _instances(*parts))
-            for image, parts in zip(images, zip(shown, prompts, found, rles, strict=True), strict=True)
+            Segmentation(image.shape[1], image.shape[0], each, masks.cached)
+            for image, each, masks in zip(images, instances, outlined, strict=True)
         ]
 
     def check(self, prompt: TextPrompt) -> None:
@@ -106,8 +114,9 @@ class GroundedSam:
     def warm_up(self) -> None:
         """Run both models once on a small picture, so that the first request does not pay for their preparations."""
         image = np.full((64, 64, 3), 128, dtype=np.uint8)
-        self.predict([image], [TextPrompt(("chair",))])
-        self.segmenter.segment([image], [np.array([[8, 8, 56, 56]], dtype=np.float32)], [False])
+        with without_cache(self.segmenter):
+            self.predict([image], [TextPrompt(("chair",))])
+            self.segmenter.segment([image], [np.array([[8, 8, 56, 56]], dtype=np.float32)], [False])
 
 
 def _check_image(image: Rgb) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,16 @@ class Instance:
         score: 0..1.
         box: ``(x0, y0, x1, y1)`` in pixels of the picture, within it.
         rle: COCO compressed run-length encoding of the mask, as large as the picture.
+        object: of a model that is told where to look, the index of the prompt's object that this answers.
+        low_res: h x w float32 logits of the mask, where they were asked for; see ``mask_logits``.
     """
 
     label: str
     score: float
     box: tuple[float, float, float, float]
     rle: Rle
+    object: int | None = None
+    low_res: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @classmethod
     def from_mask(cls, label: str, score: float, box: tuple[float, float, float, float], mask: Mask) -> Instance:
@@ -47,11 +51,15 @@ class Instance:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The answer for one picture of ``width`` x ``height`` pixels; instances by falling score."""
+    """The answer for one picture of ``width`` x ``height`` pixels; instances by falling score.
+
+    cached says whether the picture's embedding was there already; None where no cache was asked.
+    """
 
     width: int
     height: int
     instances: list[Instance]
+    cached: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from segserve import label_maps
+from segserve import label_maps, mask_logits
 from segserve.errors import TooLargeError
-from segserve.models.segmentation import LabelMap, Segmentation
+from segserve.models.segmentation import Instance, LabelMap, Segmentation
 from segserve.torchserve.configuration import MAX_RESPONSE_BYTES
 
 JSON = "application/json"
@@ -36,17 +36,23 @@ def encode(result: Segmentation | LabelMap, limit: int = MAX_RESPONSE_BYTES) -> 
 
 
 def _instances(result: Segmentation) -> bytes:
-    instances = [
-        {
-            "label": instance.label,
-            "score": round(instance.score, 4),
-            "box": [round(value, 2) for value in instance.box],
-            "area": instance.area,
-            "mask": instance.rle,
-        }
-        for instance in result.instances
-    ]
+    instances = [_instance(instance) for instance in result.instances]
     return _json({"width": result.width, "height": result.height, "instances": instances})
+
+
+def _instance(instance: Instance) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "label": instance.label,
+        "score": round(instance.score, 4),
+        "box": [round(value, 2) for value in instance.box],
+        "area": instance.area,
+        "mask": instance.rle,
+    }
+    if instance.object is not None:
+        body["object"] = instance.object
+    if instance.low_res is not None:
+        body["low_res"] = mask_logits.to_text(instance.low_res)
+    return body
 
 
 def _label_map(result: LabelMap) -> bytes:

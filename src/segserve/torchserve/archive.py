@@ -158,7 +158,7 @@ def _model_in(archive: zipfile.ZipFile, manifest: Mapping[str, Any], config: Map
     engines = CATALOG[kind].engines
     engine = (config.get("handler") or {}).get("engine", engines[0]) if engines else None
     classes = None
-    if CHECKPOINT_CONFIG in archive.namelist():
+    if not CATALOG[kind].prompts and CHECKPOINT_CONFIG in archive.namelist():
         classes = _classes_in(json.loads(archive.read(CHECKPOINT_CONFIG)))
     runnable = None
     if "engine" in CATALOG[kind].parameters:

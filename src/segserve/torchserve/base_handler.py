@@ -21,6 +21,7 @@ from segserve.catalog import ModelEntry
 from segserve.config import settings_from_environment
 from segserve.errors import InternalError, OutOfMemoryError, SegserveError
 from segserve.imaging import Rgb
+from segserve.models.embedding_cache import EmbeddingCache
 from segserve.models.segmentation import LabelMap, Segmentation
 from segserve.schema import WorkerPrompt, check_parameters, check_prompt
 from segserve.torchserve.answer_bodies import encode
@@ -28,10 +29,13 @@ from segserve.torchserve.handler_options import HandlerOptions, read_options
 from segserve.torchserve.isolation import is_out_of_memory, run_isolated
 from segserve.torchserve.items import read_item
 from segserve.torchserve.large_answers import send_large
+from segserve.torchserve.profiles import cpu_count
 
 logger = logging.getLogger(__name__)
 
 TIMING_HEADER = "X-Segserve-Model-Ms"
+CACHE_HEADER = "X-Segserve-Cache"
+CACHE_BYTES_HEADER = "X-Segserve-Cache-Bytes"
 CHECKPOINT_FOLDER = "checkpoint"
 
 
@@ -58,10 +62,11 @@ class BaseHandler(ABC):
         self.predictor: Predictor | None = None
         self.options = HandlerOptions("cpu")
         self.image_limits = imaging.ImageLimits()
+        self.embedding_cache: EmbeddingCache | None = None
 
     @abstractmethod
     def load(self, folder: Path, options: HandlerOptions) -> Predictor:
-        """The model of a checkpoint folder.
+        """The model of a checkpoint folder. One that embeds pictures keeps its embeddings in self.embedding_cache.
 
         Raises:
             SegserveError: the folder or an option will not do.
@@ -75,6 +80,13 @@ class BaseHandler(ABC):
             InvalidPromptError: the model cannot read it.
         """
 
+    def check(self, prompt: Any, image: Rgb) -> None:  # noqa: B027 - most prompts fit every picture
+        """Whether a prompt fits its picture; for models that are told where to look.
+
+        Raises:
+            InvalidPromptError: it does not.
+        """
+
     def initialize(self, context: Any) -> None:
         """Load the model, warm it up, and quieten the logs."""
         properties = context.system_properties
@@ -83,8 +95,11 @@ class BaseHandler(ABC):
             gpu = properties.get("gpu_id") if torch.cuda.is_available() else None
             self.options = read_options(context.model_yaml_config or {}, gpu, self.entry)
             self.image_limits = settings_from_environment().image_limits
-            if self.options.threads:
-                torch.set_num_threads(self.options.threads)
+            if self.options.device == "cpu" or self.options.threads:
+                # On a CPU, `segserve serve` lets its workers' libraries start with one thread each.
+                torch.set_num_threads(self.options.threads or cpu_count())
+            if self.options.embedding_cache_bytes:
+                self.embedding_cache = EmbeddingCache(self.options.embedding_cache_bytes)
             self.predictor = self.load(Path(properties["model_dir"]) / CHECKPOINT_FOLDER, self.options)
             self.predictor.warm_up()
         except Exception as error:
@@ -129,7 +144,9 @@ class BaseHandler(ABC):
             check_prompt(item.prompt, self.entry)
             check_parameters(item.prompt.parameters, self.entry)
             prompt = self.prompt(item.prompt)
-            return imaging.decode(item.image, self.image_limits), prompt
+            image = imaging.decode(item.image, self.image_limits)
+            self.check(prompt, image)
+            return image, prompt
         except SegserveError as error:
             return error
         except Exception as error:
@@ -147,6 +164,7 @@ class BaseHandler(ABC):
                 body, content_type = encode(outcome)
                 context.set_response_content_type(index, content_type)
                 context.set_response_header(index, TIMING_HEADER, f"{milliseconds:.1f}")
+                self._tell_cache(outcome, index, context)
                 return body
             except SegserveError as error:
                 outcome = error
@@ -160,6 +178,12 @@ class BaseHandler(ABC):
         context.set_response_content_type(index, "application/json")
         return json.dumps({"error": outcome.to_dict()}).encode()
 
+    def _tell_cache(self, outcome: Segmentation | LabelMap, index: int, context: Any) -> None:
+        """Say whether the picture's embedding was kept from an earlier request, and how many bytes are kept now."""
+        if self.embedding_cache is not None and isinstance(outcome, Segmentation) and outcome.cached is not None:
+            context.set_response_header(index, CACHE_HEADER, "hit" if outcome.cached else "miss")
+            context.set_response_header(index, CACHE_BYTES_HEADER, str(self.embedding_cache.counts.nbytes))
+
     def _describe(self) -> bytes:
         classes = getattr(self.predictor, "classes", None)
         # Of a model that has a choice at each request: those that this archive can run.
@@ -171,7 +195,8 @@ class BaseHandler(ABC):
             "classes": None if classes is None else list(classes),
             "device": self.options.device,
             "dtype": self.options.dtype,
-            "threads": self.options.threads,
+            "threads": torch.get_num_threads(),
+            "embedding_cache_mb": self.options.embedding_cache_mb if self.entry.embeds else None,
             "prompts": list(self.entry.prompts),
             "parameters": list(self.entry.parameters),
         }

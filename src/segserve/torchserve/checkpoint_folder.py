@@ -27,6 +27,15 @@ _SEMANTIC_FAMILIES = (
     "upernet",
 )
 
+# As transformers saves a model; of several copies side by side, the safetensors.
+_TRANSFORMERS_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
+)
+
 ONNX_FILE = "model.onnx"
 """A semantic model's second form, for ONNX Runtime."""
 
@@ -54,20 +63,8 @@ PARTS: dict[str, tuple[Part, ...]] = {
         Part("sam", ("sam", "sam_hq")),
     ),
     "mask_rcnn": (Part("", ("mask_rcnn",), files=("config.json", "config.yaml", "model.safetensors")),),
-    "semantic": (
-        Part(
-            "",
-            ("semantic", *_SEMANTIC_FAMILIES),
-            files=(
-                "config.json",
-                "preprocessor_config.json",
-                "model.safetensors",
-                "model-*-of-*.safetensors",
-                "model.safetensors.index.json",
-                ONNX_FILE,
-            ),
-        ),
-    ),
+    "semantic": (Part("", ("semantic", *_SEMANTIC_FAMILIES), files=(*_TRANSFORMERS_FILES, ONNX_FILE)),),
+    "sam2": (Part("", ("sam2", "sam2_video"), files=(*_TRANSFORMERS_FILES, "processor_config.json")),),
 }
 """What each model's checkpoint folder consists of."""
 

@@ -11,6 +11,8 @@ from segserve.errors import InvalidRequestError
 from segserve.schema import Parameters, parse
 
 _OWN = ("device", "dtype", "threads")
+_CACHE = "embedding_cache_mb"
+_DEFAULT_CACHE_MB = 256
 # What each caller wants to have: no option of an archive, since routes count on what it is without a word.
 _OF_REQUESTS = ("engine", "output", "size")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -24,6 +26,7 @@ class HandlerOptions:
         device: ``cpu``, ``cuda:0``, …; the GPU that TorchServe gave the worker, unless the yaml names a device.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         threads: threads of the worker for its computations; 0: as many as there are cores.
+        embedding_cache_mb: most MiB of embeddings that the worker keeps; 0: none. Of models that embed pictures.
         defaults: the request parameters' defaults, such as thresholds.
         engine: what runs the model, unless a request names another; None where there is no choice.
     """
@@ -33,6 +36,12 @@ class HandlerOptions:
     threads: int = 0
     defaults: Mapping[str, Any] = field(default_factory=dict)
     engine: str | None = None
+    embedding_cache_mb: int = 0
+
+    @property
+    def embedding_cache_bytes(self) -> int:
+        """embedding_cache_mb in bytes."""
+        return self.embedding_cache_mb * 2**20
 
 
 def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) -> HandlerOptions:
@@ -48,7 +57,7 @@ def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) 
     """
     section = config.get("handler") or {}
     parameters = tuple(name for name in entry.parameters if name not in _OF_REQUESTS)
-    known = (*_OWN, *(("engine",) if entry.engines else ()), *parameters)
+    known = (*_OWN, *(("engine",) if entry.engines else ()), *((_CACHE,) if entry.embeds else ()), *parameters)
     for name in section:
         if name not in known:
             raise InvalidRequestError(f"handler.{name}: unknown option of {entry.name}; known are {', '.join(known)}.")
@@ -61,11 +70,17 @@ def read_options(config: Mapping[str, Any], gpu: int | None, entry: ModelEntry) 
     dtype = section.get("dtype", "auto")
     if dtype not in _DTYPES:
         raise InvalidRequestError(f"handler.dtype: expected {', '.join(_DTYPES)}, came {dtype!r}.")
-    threads = section.get("threads", "auto")
-    if threads == "auto":
-        threads = 1 if device == "cpu" else 0
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
-        raise InvalidRequestError(f"handler.threads: expected auto or a whole number from 0, came {threads!r}.")
+    threads = _whole_number(section, "threads", 1 if device == "cpu" else 0)
+    cache_mb = _whole_number(section, _CACHE, _DEFAULT_CACHE_MB) if entry.embeds else 0
     given = {name: section[name] for name in parameters if name in section}
     defaults = parse(Parameters, given, "handler").model_dump(exclude_none=True)
-    return HandlerOptions(device, str(dtype), threads, defaults, engine)
+    return HandlerOptions(device, str(dtype), threads, defaults, engine, cache_mb)
+
+
+def _whole_number(section: Mapping[str, Any], name: str, auto: int) -> int:
+    value = section.get(name, "auto")
+    if value == "auto":
+        return auto
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidRequestError(f"handler.{name}: expected auto or a whole number from 0, came {value!r}.")
+    return value

@@ -202,10 +202,10 @@ def _initialize(segmenter: SamModel, size: SegmenterSize) -> None:
     frequencies = segmenter.shared_image_embedding.positional_embedding
     frequencies.normal_(std=1.0)
     prompts.shared_embedding.positional_embedding.copy_(frequencies)
-    segmenter.vision_encoder.pos_embed.copy_(POSITION_STRENGTH * _sine_positions(size.image // size.patch, size.width))
+    segmenter.vision_encoder.pos_embed.copy_(POSITION_STRENGTH * sine_positions(size.image // size.patch, size.width))
 
 
-def _sine_positions(side: int, channels: int) -> Tensor:
+def sine_positions(side: int, channels: int) -> Tensor:
     """(1, side, side, channels): sines and cosines of the row in the first half of the channels, then the column's."""
     frequencies = math.pi * 2.0 ** torch.linspace(-1.0, math.log2(max(2.0, side / 2)), channels // 4)
     centers = (torch.arange(side) + 0.5) / side

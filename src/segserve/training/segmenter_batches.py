@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -31,6 +32,15 @@ LARGEST_JITTER = 0.08
 NEAR_MARGIN = 0.15
 THING_WEIGHT = 1.6
 OUTLINE = np.ones((5, 5), np.uint8)
+
+
+class MaskGrid(Protocol):
+    """The sizes that targets depend on: sides in pixels of the model's square, and in cells of its mask grid."""
+
+    @property
+    def image(self) -> int: ...
+    @property
+    def mask_side(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -108,24 +118,25 @@ def make_segmenter_batch(
         point_boxes.append([jittered_box(scene.box(obj), scene.image.shape[:2], rng) for obj in pointed])
         point_targets.append([target_planes(scene, obj, size) for obj in pointed])
     return SegmenterBatch(
-        pixel_values=_pixel_values(scenes, size.image),
+        pixel_values=pixel_values(scenes, size.image),
         boxes=torch.from_numpy(np.array(boxes, np.float32)),
-        box_targets=_mask_targets(box_targets),
+        box_targets=mask_targets(box_targets),
         points=torch.from_numpy(np.array(points, np.float32)),
         labels=torch.from_numpy(np.array(labels, np.int64)),
         point_boxes=torch.from_numpy(np.array(point_boxes, np.float32)),
-        point_targets=_mask_targets(point_targets),
-        dense=_dense_targets(scenes, size),
+        point_targets=mask_targets(point_targets),
+        dense=dense_targets(scenes, size),
     )
 
 
-def fit_scene(seed: int, side: int) -> FittedScene:
-    """Make a scene at training size and scale its longest side to ``side`` pixels."""
+def fit_scene(seed: int, side: int, *, stretch: bool = False) -> FittedScene:
+    """Make a scene at training size and scale its longest side to ``side`` pixels, or stretch it to a square."""
     scene = make_scene(seed, training_size(seed))
     height, width = scene.instances.shape
     scale = side / max(height, width)
-    target = (round(width * scale), round(height * scale))
-    rows = [[obj.id, *(value * scale for value in obj.box)] for obj in scene.objects]
+    target = (side, side) if stretch else (round(width * scale), round(height * scale))
+    factors = np.tile((side / width, side / height) if stretch else (scale, scale), 2)
+    rows = [[obj.id, *(np.array(obj.box) * factors)] for obj in scene.objects]
     return FittedScene(
         image=cv2.resize(scene.image, target, interpolation=cv2.INTER_AREA),
         instances=cv2.resize(scene.instances, target, interpolation=cv2.INTER_NEAREST_EXACT),
@@ -168,7 +179,7 @@ def draw_points(
     """A point on the object and a second that is on it, beside it, or absent: (2, 2) x, y and two labels."""
     mask = scene.instances == obj.id
     core = cv2.erode(mask.astype(np.uint8), OUTLINE).astype(bool)
-    first = _random_pixel(core if core.any() and rng.random() < 0.7 else mask, rng)
+    first = random_pixel(core if core.any() and rng.random() < 0.7 else mask, rng)
     label = int(rng.choice([-1, 0, 1], p=[0.6, 0.2, 0.2]))
     if label < 0:
         return np.stack([first, np.zeros(2, np.float32)]), [1, -1]
@@ -179,12 +190,12 @@ def draw_points(
         beside = region & ~mask
         if not beside.any():
             return np.stack([first, np.zeros(2, np.float32)]), [1, -1]
-        return np.stack([first, _random_pixel(beside, rng)]), [1, 0]
-    return np.stack([first, _random_pixel(mask, rng)]), [1, 1]
+        return np.stack([first, random_pixel(beside, rng)]), [1, 0]
+    return np.stack([first, random_pixel(mask, rng)]), [1, 1]
 
 
 def target_planes(
-    scene: FittedScene, obj: SceneObject, size: SegmenterSize
+    scene: FittedScene, obj: SceneObject, size: MaskGrid
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Coverage (0 to 255) and weight of each cell of the mask grid for one object, both (G, G)."""
     square = np.zeros((size.image, size.image), np.uint8)
@@ -216,13 +227,13 @@ def _wanted(scene: Scene) -> tuple[SceneObject, ...]:
     return wanted or scene.objects
 
 
-def _random_pixel(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def random_pixel(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.float32]:
     flat = np.flatnonzero(mask)
     row, column = divmod(int(flat[rng.integers(len(flat))]), mask.shape[1])
     return np.array([column, row], np.float32)
 
 
-def _pixel_values(scenes: Sequence[FittedScene], side: int) -> Tensor:
+def pixel_values(scenes: Sequence[FittedScene], side: int) -> Tensor:
     pixels = np.zeros((len(scenes), side, side, 3), np.float32)
     for square, scene in zip(pixels, scenes, strict=True):
         height, width = scene.instances.shape
@@ -230,7 +241,7 @@ def _pixel_values(scenes: Sequence[FittedScene], side: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
-def _mask_targets(
+def mask_targets(
     planes: Sequence[Sequence[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]]],
 ) -> MaskTargets:
     coverage = np.array([[plane for plane, _ in row] for row in planes])
@@ -238,7 +249,7 @@ def _mask_targets(
     return MaskTargets(torch.from_numpy(coverage).float() / 255.0, torch.from_numpy(weights))
 
 
-def _dense_targets(scenes: Sequence[FittedScene], size: SegmenterSize) -> DenseTargets:
+def dense_targets(scenes: Sequence[FittedScene], size: MaskGrid) -> DenseTargets:
     side, stride = size.mask_side, size.image // size.mask_side
     classes = np.full((len(scenes), side, side), OUTSIDE, np.int64)
     sides = np.zeros((len(scenes), 4, side, side), np.float32)

@@ -53,23 +53,31 @@ class DenseTargets:
         return DenseTargets(self.classes.to(device), self.sides.to(device), self.edges.to(device))
 
 
-def mask_loss(logits: Tensor, scores: Tensor, targets: MaskTargets) -> tuple[Tensor, Tensor]:
+def mask_loss(
+    logits: Tensor, scores: Tensor, targets: MaskTargets, *, served_share: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Dice and weighted cross-entropy of the best candidate of each prompt, and the error of all predicted IoUs.
 
-    Only the best of several candidates is taught, as in Segment Anything, so that they learn to differ.
+    Only the best of several candidates is taught, as in Segment Anything, so that they learn to differ; or that and
+    the one with the highest predicted IoU, which is the one that is served.
 
     Args:
         logits: (B, P, K, G, G).
         scores: (B, P, K) predicted IoU.
         targets: the truth.
+        served_share: weight in [0, 1] of the candidate with the highest predicted IoU; the best one has the rest.
 
     Returns:
-        The loss, and the mean IoU of the best candidates (for reports), both scalars.
+        The loss, and the mean IoU (for reports) of the best candidates, or where ``served_share`` is above 0 of the
+        served ones, both scalars.
     """
     logits, scores = logits.float(), scores.float()
     truth = targets.masks[:, :, None].expand_as(logits)
     shape = dice_loss(logits, truth) + weighted_cross_entropy(logits, truth, targets.weights[:, :, None])
     best, choice = shape.min(dim=-1)
+    if served_share > 0.0:
+        choice = scores.argmax(dim=-1)
+        best = torch.lerp(best, shape.gather(-1, choice[..., None])[..., 0], served_share)
     with torch.no_grad():
         overlap = hard_iou(logits, truth)
     quality = F.mse_loss(scores, overlap)

@@ -15,6 +15,8 @@ import pytest
 
 from segserve.cli import download
 from segserve.errors import FetchError, InvalidRequestError, NotFoundError, SegserveError
+from segserve.torchserve.checkpoint_folder import check_checkpoint
+from unit.models.sam2_checkpoints import save_sam2
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 DEMO = Path(__file__).parents[3] / "weights" / "demo" / "grounded_sam"
@@ -98,7 +100,7 @@ def hub() -> Iterator[Hub]:
 def run(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     download.add_parser(parser.add_subparsers())
-    args = parser.parse_args(["download", "grounded_sam", *arguments])
+    args = parser.parse_args(["download", *(arguments if arguments[0] == "sam2" else ("grounded_sam", *arguments))])
     return int(args.run(args))
 
 
@@ -117,7 +119,7 @@ def test_both_parts_come_from_the_hub(hub: Hub, tmp_path: Path, capsys: pytest.C
     assert run("--hub", hub.url, "--detector", "someone/detector", "--segmenter", "someone/segmenter",
                "--out", str(out)) == 0  # fmt: skip
     assert_complete(out)
-    assert f"segserve archive {out} grounded_sam" in capsys.readouterr().out
+    assert f"segserve archive grounded_sam --weights {out}" in capsys.readouterr().out
     assert any(path.endswith("model.safetensors") for path in hub.asked)
     assert not any(path.endswith((".bin", ".md")) for path in hub.asked)
 
@@ -160,3 +162,23 @@ def test_a_folder_in_use_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="not empty"):
         run("--out", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_sam2_is_one_folder(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = save_sam2(tmp_path / "source")
+    hub.repositories["someone/sam2"] = {**repository(source), "sam2.pt": PICKLE}
+    out = tmp_path / "checkpoints" / "sam2"
+    assert run("sam2", "--hub", hub.url, "--segmenter", "someone/sam2", "--out", str(out)) == 0
+    assert (out / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert not list(out.glob("*.pt")) and not list(out.glob("*.bin"))
+    assert f"segserve archive sam2 --weights {out}" in capsys.readouterr().out
+    check_checkpoint("sam2", out)
+
+
+def test_sam2_refuses_other_models_and_a_detector(hub: Hub, tmp_path: Path) -> None:
+    out = tmp_path / "checkpoints"
+    with pytest.raises(InvalidRequestError, match="expected model_type sam2"):
+        run("sam2", "--hub", hub.url, "--segmenter", "someone/segmenter", "--out", str(out))
+    with pytest.raises(InvalidRequestError, match="--detector"):
+        run("sam2", "--detector", "someone/detector", "--out", str(out))
+    assert list(tmp_path.iterdir()) == []

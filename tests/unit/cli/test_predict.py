@@ -17,11 +17,14 @@ from http_stand_in import Answer, Seen, StandIn
 from segserve.cli import main
 from segserve.imaging import decode, encode
 from segserve.label_maps import decode_png, encode_png
+from segserve.mask_logits import from_text
 from segserve.masks import decode_rle, encode_rle
 from segserve.models.mask_rcnn.detectron2_checkpoint import convert
+from segserve.models.sam2 import ClickPrompt, Sam2, Target
 from segserve.models.semantic import Semantic, SemanticConfig, SemanticParameters
 from segserve.models.semantic.architecture import build_network
 from segserve.models.semantic.checkpoint import save_checkpoint
+from unit.models.sam2_checkpoints import save_sam2
 
 DETECTRON2 = Path(__file__).parents[2] / "data" / "detectron2"
 MASK = np.zeros((60, 80), dtype=bool)
@@ -86,7 +89,8 @@ def test_options_become_the_request(server: StandIn, tmp_path: Path) -> None:
     (image,) = files(tmp_path, "a.png")
     options = "--model sam2 --point 1,2 --point 3.5,4,0 --box 0,1,20,30 --box-threshold 0.4 --text-threshold 0.2"
     more = "--nms-iou 0.5 --nms-across-phrases --max-instances 7 --refine polygon --api-key secret"
-    assert main(["predict", image, "--url", server.url, *options.split(), *more.split()]) == 0
+    of_clicks = ["--no-multimask", "--low-res"]
+    assert main(["predict", image, "--url", server.url, *options.split(), *more.split(), *of_clicks]) == 0
     request = request_of(server.seen[0])
     assert request["model"] == "sam2"
     assert request["prompt"] == {"points": [[1, 2, 1], [3.5, 4, 0]], "boxes": [[0, 1, 20, 30]]}
@@ -97,6 +101,8 @@ def test_options_become_the_request(server: StandIn, tmp_path: Path) -> None:
         "nms_across_phrases": True,
         "max_instances": 7,
         "refine": "polygon",
+        "multimask": False,
+        "low_res": True,
     }
     assert server.seen[0].headers["x-api-key"] == "secret"
 
@@ -171,7 +177,10 @@ def test_local_refuses_what_it_cannot_run_before_it_loads_anything(
 ) -> None:
     (image,) = files(tmp_path, "a.png")
     for options, said in (
-        (["--model", "sam2", "--text", "sofa."], "grounded_sam, mask_rcnn, semantic only; ask a server for sam2"),
+        (["--model", "photos", "--text", "sofa."], "mask_rcnn, semantic, sam2 only; ask a server for photos"),
+        (["--model", "sam2", "--text", "sofa."], "takes points, boxes and objects"),
+        (["--model", "sam2"], "needs prompt.points"),
+        (["--model", "sam2", "--point", "1,2", "--box", "1,1,9,9", "--box", "2,2,8,8"], "prompt.points"),
         (["--text", " . "], "at least one phrase"),
         (["--text", "sofa.", "--box-threshold", "2"], "parameters.box_threshold"),
         (["--text", "sofa.", "--point", "1,2"], "prompt.points"),
@@ -296,3 +305,19 @@ def test_help_is_fast_because_nothing_heavy_is_imported(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert f"example: segserve {command}" in done.stdout
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_local_sam2_answers_clicks_and_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (image,) = files(tmp_path, "a.png")
+    weights = save_sam2(tmp_path / "weights")
+    command = ["predict", image, "--local", "--model", "sam2", "--weights", str(weights), "--json"]
+    assert main([*command, "--point", "20,30", "--point", "60,10,0", "--low-res"]) == 0
+    ((clicked,),) = [shown["instances"] for shown in json.loads(capsys.readouterr().out)]
+    prompt = ClickPrompt((Target(((20.0, 30.0, 1), (60.0, 10.0, 0))),))
+    (expected,) = Sam2.from_folder(weights, device="cpu").predict([PICTURE], [prompt])[0].instances
+    assert (clicked["mask"], clicked["object"]) == (expected.rle, 0)
+    assert from_text(clicked["low_res"], "low_res").shape == (16, 16)
+    assert main([*command, "--box", "5,5,70,50", "--box", "10,10,30,30", "--out", str(tmp_path / "out")]) == 0
+    (boxed,) = json.loads(capsys.readouterr().out)
+    assert sorted(each["object"] for each in boxed["instances"]) == [0, 1]
+    assert decode((tmp_path / "out" / "a_overlay.png").read_bytes()).shape == PICTURE.shape

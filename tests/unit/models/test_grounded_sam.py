@@ -238,7 +238,7 @@ def test_lower_precision_gives_nearly_the_same_answer(folder: Path, predictor: G
     best = box_geometry.iou_matrix(fine_boxes[:5], rough_boxes).max(axis=1)
     assert np.mean(best > 0.7) >= 0.8
     boxes = [fine_boxes[:3]]
-    fine_masks, rough_masks = (each.segmenter.segment([image], boxes, [False])[0] for each in (predictor, rough))
+    fine_masks, rough_masks = (each.segmenter.segment([image], boxes, [False])[0].rles for each in (predictor, rough))
     for one, other in zip(fine_masks, rough_masks, strict=True):
         assert mask_geometry.iou(mask_geometry.decode_rle(one), mask_geometry.decode_rle(other)) > 0.9
 

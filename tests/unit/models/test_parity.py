@@ -110,13 +110,13 @@ def test_masks_are_those_of_transformers(segmenters: dict[str, Path], kind: str)
         np.array([[100, 2, 180, 30], [0, 0, 20, 33], [30, 10, 90, 20]], dtype=np.float32),
     ]
     together = segmenter.segment(images, boxes, [False] * 4)
-    assert [len(each) for each in together] == [2, 1, 0, 3]
+    assert [len(each.rles) for each in together] == [2, 1, 0, 3]
     for image, each, in_batch in zip(images, boxes, together, strict=True):
         if not len(each):
             continue
         alone = segmenter.segment([image], [each], [False])[0]
         expected = reference.masks(image, each)
         assert expected.any() and not expected.all()
-        for mask, first, second in zip(expected, alone, in_batch, strict=True):
+        for mask, first, second in zip(expected, alone.rles, in_batch.rles, strict=True):
             assert mask_geometry.iou(mask_geometry.decode_rle(first), mask) >= 0.999
             assert mask_geometry.iou(mask_geometry.decode_rle(second), mask) >= 0.999

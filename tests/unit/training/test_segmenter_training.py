@@ -16,12 +16,12 @@ from segserve.training.scenes import make_scene
 from segserve.training.schedule import Schedule
 from segserve.training.segmenter import SegmenterSize
 from segserve.training.segmenter_batches import make_segmenter_batch
+from segserve.training.segmenter_run import WeightAverage
 from segserve.training.segmenter_training import (
-    SegmenterRun,
     SegmenterSettings,
-    WeightAverage,
     export_segmenter,
     load_average,
+    segmenter_run,
     train_segmenter,
 )
 
@@ -101,7 +101,7 @@ def test_progress_reports_every_step_with_its_rate_and_losses(tmp_path: Path) ->
 
 
 def test_every_trainable_parameter_is_taught_within_four_steps(tmp_path: Path) -> None:
-    run = SegmenterRun(tmp_path, SETTINGS)
+    run = segmenter_run(tmp_path, SETTINGS)
     before = {name: parameter.detach().clone() for name, parameter in run.trainee.named_parameters()}
     for _ in range(4):
         run.advance(10)
@@ -118,14 +118,14 @@ def test_repeating_one_batch_is_learned(tmp_path: Path, monkeypatch: pytest.Monk
     settings = replace(SETTINGS, schedule=Schedule(peak=3e-3, warmup=5, decay=0.0))
     batch = make_segmenter_batch(0, 0, 2, SIZE, box_prompts=3, point_prompts=1)
     monkeypatch.setattr(segmenter_training, "make_segmenter_batch", lambda *_, **__: batch)
-    run = SegmenterRun(tmp_path, settings)
+    run = segmenter_run(tmp_path, settings)
     reports = [run.advance(10_000) for _ in range(120)]
     assert reports[-1]["boxes"] < 0.5 * reports[0]["boxes"]
     assert reports[-1]["boxes IoU"] > 0.6
 
 
 def test_bfloat16_gives_almost_the_same_loss(tmp_path: Path) -> None:
-    exact, reduced = (SegmenterRun(tmp_path, replace(SETTINGS, bfloat16=flag)).advance(10) for flag in (False, True))
+    exact, reduced = (segmenter_run(tmp_path, replace(SETTINGS, bfloat16=flag)).advance(10) for flag in (False, True))
     assert reduced != exact
     assert reduced["total"] == pytest.approx(exact["total"], rel=0.02)
 

@@ -81,6 +81,7 @@ def describe(name: str, status: ModelStatus | None, served: ServedModels) -> dic
         "ready": status.ready if status else False,
         "workers": status.workers if status else 0,
         "ready_workers": status.ready_workers if status else 0,
+        "queued": status.queued if status else None,
         "batch_size": status.batch_size if status else None,
         "device": status.device if status else None,
         "prompts": list(entry.prompts) if entry else [],

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from segserve.errors import InvalidRequestError
 from segserve.gateway import documentation, incoming
 from segserve.gateway.answers import json_response
+from segserve.gateway.routes.actions import act
 from segserve.gateway.routes.segment import respond
 from segserve.gateway.routes.tiling import tile
 from segserve.gateway.served_models import ServedModels
@@ -28,11 +29,11 @@ Handler = Callable[[Request, dict[str, Any]], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class JsonProtocol:
-    """A kind of JSON body, told by one of its keys. handle: None while this version does not serve it."""
+    """A kind of JSON body, told by one of its keys."""
 
     key: str
     form: str
-    handle: Handler | None
+    handle: Handler
 
 
 async def _native(request: Request, body: dict[str, Any]) -> Response:
@@ -40,7 +41,7 @@ async def _native(request: Request, body: dict[str, Any]) -> Response:
 
 
 JSON_PROTOCOLS: tuple[JsonProtocol, ...] = (
-    JsonProtocol("action", '{"action": …} (not served by this version)', None),
+    JsonProtocol("action", '{"action": "langsam", "image_url": …, "text_prompt": …}, or "sam2" with x and y', act),
     JsonProtocol("categoryname", '{"categoryname": "Flooring", "images": [{"url": …}]} for product tiling', tile),
     JsonProtocol("model", '{"model": "grounded_sam", "images": […], "prompt": {…}} as for /v1/segment', _native),
 )
@@ -63,7 +64,7 @@ def router() -> APIRouter:
 
 
 async def invocations(request: Request) -> Response:
-    """SageMaker's one door: a native request, a product tiling request, or a raw image with custom attributes."""
+    """SageMaker's one door: an action, product tiling, a native request, or a raw image with custom attributes."""
     body = await request.body()
     content_type = request.headers.get("content-type", "")
     if incoming.is_raw_image(content_type):
@@ -75,8 +76,6 @@ async def invocations(request: Request) -> Response:
     value = incoming.json_object(body)
     for protocol in JSON_PROTOCOLS:
         if protocol.key in value:
-            if protocol.handle is None:
-                raise InvalidRequestError(_expected(f'came a body with "{protocol.key}"'))
             return await protocol.handle(request, value)
     keys = ", ".join(repr(key[:40]) for key in list(value)[:6]) or "none"
     raise InvalidRequestError(_expected(f"came a JSON object with the keys {keys}"))

@@ -1,0 +1,84 @@
+// Sends requests: one at a time, patiently while a model is loading, and again once a key is there.
+
+import { Failure, patiently } from "./endpoint.js";
+import { Segments } from "./segments.js";
+
+export class Asker {
+  #current = null; // the AbortController of the request that counts
+
+  constructor(endpoint, notice, keyForm) {
+    this.endpoint = endpoint;
+    this.notice = notice;
+    this.keyForm = keyForm;
+  }
+
+  cancel() {
+    this.#current?.abort();
+    this.#current = null;
+  }
+
+  /** Ask with a Request (js/request.js); then show({segments} or {replaced}), or clear() where there is no answer. */
+  async ask(request, show, clear) {
+    this.cancel();
+    const current = (this.#current = new AbortController());
+    const { signal } = current;
+    const subject = request.model ?? "the server";
+    this.notice.say(`Asking ${subject}…`, "busy");
+    const started = performance.now();
+    const wait = (failure, seconds) => this.notice.say(`${failure.message.replace(/ Try again.*$/, "")} Asking again in ${seconds} s…`, "waiting");
+    try {
+      const answer = await this.keyed(() => patiently(() => {
+        this.notice.say(`Asking ${subject}…`, "busy");
+        return this.endpoint.answer(request, signal);
+      }, signal, wait), signal);
+      const read = await readAnswer(answer, request);
+      if (signal.aborted) return;
+      show(read);
+      this.notice.say(summary(read, (performance.now() - started) / 1000), "done");
+    } catch (failure) {
+      if (this.#current !== current && this.#current !== null) return; // A newer request has taken its place.
+      if (failure.name === "AbortError") {
+        this.notice.say("Cancelled.", "idle");
+        return;
+      }
+      clear();
+      this.notice.fail(failure);
+    } finally {
+      if (this.#current === current) this.#current = null;
+    }
+  }
+
+  /** Do what ask does; where a key is wanted, ask people for it and do it again. */
+  async keyed(ask, signal) {
+    for (;;) {
+      try {
+        return await ask();
+      } catch (failure) {
+        if (failure.status !== 401) throw failure;
+        this.notice.say("The service asks for an API key.", "idle");
+        await this.keyForm.wanted(failure.message, signal);
+      }
+    }
+  }
+}
+
+async function readAnswer(answer, request) {
+  if (answer.processed_images) {
+    const [image] = answer.processed_images;
+    if (!image) throw new Failure(answer.errors?.[0]?.message ?? "The picture could not be tiled.", { code: answer.errors?.[0]?.code });
+    const bytes = Uint8Array.from(atob(image), (character) => character.charCodeAt(0));
+    return { replaced: await createImageBitmap(new Blob([bytes], { type: "image/png" })) };
+  }
+  const [result] = answer.results;
+  if (result.error) throw new Failure(result.error.message, { code: result.error.code });
+  return { segments: await Segments.fromResult(result, request.known), model: answer.timings_ms?.model };
+}
+
+function summary({ segments, replaced, model }, seconds) {
+  const time = `in ${seconds.toFixed(seconds < 10 ? 2 : 0)} s${model ? ` (model ${(model / 1000).toFixed(2)} s)` : ""}`;
+  if (replaced) return `Laid ${time}.`;
+  const { kind, items } = segments;
+  if (!items.length) return `Nothing found ${time}. Other words or a lower threshold may help.`;
+  const noun = kind === "classes" ? ["class", "classes"] : ["instance", "instances"];
+  return `${items.length} ${noun[items.length === 1 ? 0 : 1]} ${time}`;
+}

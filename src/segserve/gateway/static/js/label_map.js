@@ -1,0 +1,55 @@
+// Label maps: a gray PNG whose values are classes, to run lengths for each class that it shows.
+
+/** The classes, row by row, of a base64 PNG of up to 256 classes. */
+export async function readLabelMap(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const blob = new Blob([bytes], { type: "image/png" });
+  // Values must arrive as they are: no color management.
+  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const { width, height } = bitmap;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const { data } = context.getImageData(0, 0, width, height);
+  return { width, height, classes: Uint8Array.from({ length: width * height }, (_, index) => data[index * 4]) };
+}
+
+/** Run lengths of each class that occurs: a Map from the class to {runs, area, box}. */
+export function runsByClass(classes, height, width) {
+  const found = new Map();
+  let start = 0;
+  const close = (label, end) => {
+    const seen = found.get(label) ?? { runs: [], end: 0, area: 0, box: [width, height, 0, 0] };
+    found.set(label, seen);
+    seen.runs.push(start - seen.end, end - start);
+    seen.area += end - start;
+    seen.end = end;
+    widen(seen.box, start, end, height);
+    start = end;
+  };
+  const at = (position) => classes[(position % height) * width + Math.floor(position / height)];
+  let current = at(0);
+  for (let position = 1; position < height * width; position++) {
+    const label = at(position);
+    if (label !== current) {
+      close(current, position);
+      current = label;
+    }
+  }
+  close(current, height * width);
+  for (const seen of found.values()) {
+    if (seen.end < height * width) seen.runs.push(height * width - seen.end);
+    seen.runs = Uint32Array.from(seen.runs);
+  }
+  return found;
+}
+
+function widen(box, start, end, height) {
+  const first = Math.floor(start / height);
+  const last = Math.floor((end - 1) / height);
+  const whole = first !== last;
+  box[0] = Math.min(box[0], first);
+  box[1] = Math.min(box[1], whole ? 0 : start % height);
+  box[2] = Math.max(box[2], last + 1);
+  box[3] = Math.max(box[3], whole ? height : ((end - 1) % height) + 1);
+}

@@ -1,0 +1,47 @@
+// Looks after the models: often while one is loading or the panel is open, else now and then.
+
+const OFTEN_MS = 2000;
+const SELDOM_MS = 15_000;
+
+export class ModelWatch {
+  #timer = null;
+  #looking = false;
+
+  /** on: {models(list), key() when one is wanted, often(): whether somebody looks at the panel} */
+  constructor(endpoint, on) {
+    this.endpoint = endpoint;
+    this.on = on;
+  }
+
+  start() {
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.look();
+    });
+    this.look();
+  }
+
+  async look() {
+    if (this.#looking) return;
+    this.#looking = true;
+    clearTimeout(this.#timer);
+    let pause = OFTEN_MS;
+    try {
+      const models = await this.endpoint.models();
+      this.on.models(models);
+      if (models.length && models.every(({ ready }) => ready) && !this.on.often()) pause = SELDOM_MS;
+    } catch (failure) {
+      if (failure.status === 401) {
+        this.on.key();
+        pause = null;
+      }
+    } finally {
+      this.#looking = false;
+    }
+    if (pause !== null) this.#timer = setTimeout(() => this.#lookIfSeen(pause), pause);
+  }
+
+  #lookIfSeen(pause) {
+    if (document.hidden) this.#timer = setTimeout(() => this.#lookIfSeen(pause), pause);
+    else this.look();
+  }
+}

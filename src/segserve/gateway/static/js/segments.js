@@ -1,0 +1,74 @@
+// What an answer found: items with a label, a color and run lengths, be they instances or classes of a label map.
+
+import { classColors, instanceColors } from "./colors.js";
+import { decodeAll } from "./decoder.js";
+import { readLabelMap, runsByClass } from "./label_map.js";
+import { countsOf, paint } from "./rle.js";
+
+export class Segments {
+  /** items: {index, label, score (null of classes), box, area, counts, runs, color, visible, note}. */
+  constructor(kind, width, height, items) {
+    this.kind = kind; // "instances" or "classes"
+    this.width = width;
+    this.height = height;
+    this.items = items;
+  }
+
+  /** From one entry of an answer's results; known: all labels of the model, where they are fixed. */
+  static async fromResult(result, known) {
+    return result.label_map ? Segments.#fromLabelMap(result) : Segments.#fromInstances(result, known ?? []);
+  }
+
+  static async #fromInstances({ width, height, instances }, known) {
+    const runs = await decodeAll(instances.map(({ mask }) => mask));
+    const colors = instanceColors(instances, known);
+    const best = bestOfObjects(instances);
+    const items = instances.map(({ label, score, box, area, mask: { counts } }, index) => ({
+      index, label, score, box, area, counts, runs: runs[index], color: colors[index], visible: best[index],
+      note: best[index] ? "" : "other reading",
+    }));
+    return new Segments("instances", width, height, items);
+  }
+
+  static async #fromLabelMap({ classes, label_map: labelMap, pixel_fraction: fractions }) {
+    if (classes.length > 256) throw new Error(`This page shows label maps of up to 256 classes; this has ${classes.length}.`);
+    const { width, height, classes: pixels } = await readLabelMap(labelMap);
+    const colors = classColors(classes);
+    const items = [...runsByClass(pixels, height, width)]
+      .sort(([, a], [, b]) => b.area - a.area)
+      .map(([value, { runs, area, box }], index) => {
+        const label = classes[value] ?? `class ${value}`;
+        const fraction = fractions?.[label] ?? area / (width * height);
+        const note = `${(fraction * 100).toFixed(fraction < 0.1 ? 1 : 0)} %`;
+        return { index, label, score: null, box, area, counts: countsOf(runs), runs, color: colors[value], visible: true, note };
+      });
+    return new Segments("classes", width, height, items);
+  }
+
+  get shown() {
+    return this.items.filter(({ visible }) => visible);
+  }
+
+  /**
+   * For each stride-th pixel the number of the topmost item there plus 1, or 0: smaller items lie on larger ones.
+   * @returns {{numbers: Uint16Array, width: number, height: number}}
+   */
+  numbers(stride, items = this.shown) {
+    const width = Math.ceil(this.width / stride);
+    const height = Math.ceil(this.height / stride);
+    const numbers = new Uint16Array(width * height);
+    for (const { runs, index } of [...items].sort((a, b) => b.area - a.area)) {
+      paint(runs, this.height, this.width, stride, numbers, index + 1);
+    }
+    return { numbers, width, height };
+  }
+}
+
+/** Of the several masks of one object (a click may mean the whole or a part), whether each is the best one. */
+function bestOfObjects(instances) {
+  const best = new Map();
+  instances.forEach(({ object, score }, index) => {
+    if (object != null && !(instances[best.get(object)]?.score >= score)) best.set(object, index);
+  });
+  return instances.map(({ object }, index) => object == null || best.get(object) === index);
+}

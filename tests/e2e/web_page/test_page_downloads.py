@@ -1,0 +1,126 @@
+"""The files and snippets that the page offers: their content, against the server's answer."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from test_examples import stand_in_path
+
+from segserve import imaging, label_maps, masks
+from web_page.conftest import Room
+from web_page.segmenting_page import SegmentingPage
+
+
+@pytest.fixture
+def found(page: SegmentingPage, room: Room) -> list[dict[str, Any]]:
+    """The instances that the page shows."""
+    page.choose(room.file)
+    page.mode("text")
+    (result,) = page.ask("floor. bed.")["results"]
+    assert len(result["instances"]) >= 2
+    instances: list[dict[str, Any]] = result["instances"]
+    return instances
+
+
+def decoded(instances: list[dict[str, Any]]) -> list[masks.Mask]:
+    return [masks.decode_rle(instance["mask"]) for instance in instances]
+
+
+def test_overlay(page: SegmentingPage, room: Room, found: list[dict[str, Any]]) -> None:
+    page.element("#show-labels").uncheck()
+    name, data = page.download("overlay")
+    assert name == "room-overlay.png"
+    drawn = imaging.decode(data)
+    assert drawn.shape == room.scene.image.shape
+    changed = (drawn != room.scene.image).any(axis=2)
+    union = np.any(decoded(found), axis=0)
+    assert changed[union].mean() > 0.95
+    near = cv2.dilate(union.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    assert not changed[~near].any(), "outlines at most outside of the masks"
+
+
+def test_cutout_has_the_mask_as_alpha(page: SegmentingPage, room: Room, found: list[dict[str, Any]]) -> None:
+    name, data = page.download("cutout")
+    assert name == "room-cutout.png"
+    check_cutout(data, room, decoded(found))
+    page.element("#results li[data-index='0'] input[type=checkbox]").uncheck()
+    check_cutout(page.download("cutout")[1], room, decoded(found[1:]))
+
+
+def check_cutout(data: bytes, room: Room, kept: list[masks.Mask]) -> None:
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.mode == "RGBA"
+        pixels = np.asarray(picture)
+    union = np.any(kept, axis=0)
+    np.testing.assert_array_equal(pixels[..., 3], np.where(union, 255, 0))
+    np.testing.assert_array_equal(pixels[..., :3][union], room.scene.image[union])
+
+
+def test_coco_json_is_what_pycocotools_reads(page: SegmentingPage, found: list[dict[str, Any]], tmp_path: Path) -> None:
+    name, data = page.download("coco")
+    assert name == "room-coco.json"
+    file = tmp_path / name
+    file.write_bytes(data)
+    coco = COCO(str(file))
+    (image,) = coco.loadImgs(coco.getImgIds())
+    assert (image["file_name"], image["width"], image["height"]) == ("room.png", 480, 640)
+    annotations = coco.loadAnns(coco.getAnnIds())
+    assert len(annotations) == len(found)
+    for annotation, instance in zip(annotations, found, strict=True):
+        np.testing.assert_array_equal(coco.annToMask(annotation), masks.decode_rle(instance["mask"]))
+        assert coco.loadCats(annotation["category_id"])[0]["name"] == instance["label"]
+        assert annotation["score"] == pytest.approx(instance["score"], abs=1e-3)
+        assert annotation["area"] == masks.area(instance["mask"])
+        x, y, width, height = annotation["bbox"]
+        assert [x, y, x + width, y + height] == pytest.approx(instance["box"], abs=0.01)
+
+
+def test_coco_json_of_classes(page: SegmentingPage, room: Room, tmp_path: Path) -> None:
+    page.choose(room.file)
+    page.mode("semantic")
+    (result,) = page.run()["results"]
+    file = tmp_path / "classes.json"
+    file.write_bytes(page.download("coco")[1])
+    coco = COCO(str(file))
+    labels = label_maps.decode_png(base64.b64decode(result["label_map"]))
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        name = coco.loadCats(annotation["category_id"])[0]["name"]
+        np.testing.assert_array_equal(coco.annToMask(annotation), labels == result["classes"].index(name))
+    assert len(coco.getAnnIds()) == len(result["pixel_fraction"])
+
+
+def test_snippets_run(page: SegmentingPage, room: Room, found: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "room.png").write_bytes(room.file.read_bytes())
+    printed = run_in(tmp_path, ["bash", "-c", page.snippet("curl")], stand_in=True)
+    (result,) = json.loads(printed)["results"]
+    assert result["instances"] == found
+    printed = run_in(tmp_path, [sys.executable, "-c", page.snippet("python")])
+    assert all(instance["label"] in printed for instance in found)
+
+
+def run_in(folder: Path, command: list[str], stand_in: bool = False) -> str:
+    """What a command prints, run in a folder; it must succeed."""
+    path = stand_in_path(folder) if stand_in else os.environ["PATH"]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
