@@ -22,11 +22,15 @@ class Asked:
 
 @dataclass
 class Reply:
-    """What the server answers: a status with JSON, or with these very bytes. drop: hang up instead."""
+    """What the server answers: a status with JSON, or with these very bytes.
+
+    drop: hang up instead. drip: send a byte now and then, and never all of them.
+    """
 
     status: int = 200
     body: Any = None
     drop: bool = False
+    drip: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,6 +71,7 @@ class ChatServer:
         self.secrets: list[Asked] = []
         self.held = threading.Event()
         self.held.set()
+        self.ended = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -92,8 +97,10 @@ class ChatServer:
                 self.send_response(reply.status)
                 for name, value in {"Content-Type": "application/json", **reply.headers}.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(10**6 if reply.drip else len(body)))
                 self.end_headers()
+                while reply.drip and not outer.ended.wait(0.02):
+                    self.wfile.write(b" ")
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
@@ -111,6 +118,7 @@ class ChatServer:
 
     def __exit__(self, *error: object) -> None:
         self.held.set()
+        self.ended.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()

@@ -34,6 +34,7 @@ CONFINED: dict[str, set[str]] = {
     "fastapi": {"gateway"},
     "httpx2": {"gateway"},
     "orjson": {"gateway"},
+    "openai": {"gateway"},
     "matplotlib": {"training", "export"},
     "onnx": {"models", "export"},
     "onnxruntime": {"models", "export"},

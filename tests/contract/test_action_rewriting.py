@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ KEY = "sk-very-hidden-0123456789"
 
 @pytest.fixture
 def chat() -> Iterator[ChatServer]:
+    # So that no time limit of a test runs while the package is read.
+    importlib.import_module("openai")
     with ChatServer() as running:
         yield running
 
@@ -94,7 +97,7 @@ def test_a_chat_server_that_is_of_no_use_fails_no_request(
 
 def test_a_silent_chat_server_fails_no_request(open_gateway: OpenGateway, chat: ChatServer) -> None:
     chat.held.clear()
-    answer = langsam(opened(open_gateway, chat, timeout_s=0.5))
+    answer = langsam(opened(open_gateway, chat, timeout_s=1.5))
     assert (answer.status_code, answer.json()["tag_source"]) == (200, "rewriting_failed")
     assert not chat.held.is_set()
 

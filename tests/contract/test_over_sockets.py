@@ -195,7 +195,7 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "ts", "torchvision", "transformers", "boto3"):
+        if name.partition(".")[0] in ("torch", "ts", "torchvision", "transformers", "boto3", "openai"):
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocked())

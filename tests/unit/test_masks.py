@@ -137,3 +137,17 @@ def test_refine_with_polygon_keeps_only_the_largest_part() -> None:
 def test_refine_never_loses_a_mask(mask: masks.Mask) -> None:
     assert masks.refine(mask).any() == mask.any()
     assert masks.refine(mask, polygon=True).any() == mask.any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_box_of_a_compressed_mask_is_that_of_the_mask(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = random.random((7, 9)) < (0.03, 0.1, 0.5, 0.97, 1.1, 0.2)[seed]
+    assert masks.rle_bounding_box(masks.encode_rle(mask)) == masks.bounding_box(mask)
+    one = np.zeros((7, 9), dtype=bool)
+    one[:, 3 + seed] = True
+    assert masks.rle_bounding_box(masks.encode_rle(one)) == (3 + seed, 0, 4 + seed, 7)
+
+
+def test_an_empty_compressed_mask_has_no_box() -> None:
+    assert masks.rle_bounding_box(masks.encode_rle(np.zeros((4, 5), dtype=bool))) is None

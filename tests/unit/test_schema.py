@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from segserve.catalog import GROUNDED_SAM, ModelEntry
+from segserve.catalog import CATALOG, GROUNDED_SAM, SAM2, ModelEntry
 from segserve.errors import InvalidPromptError, InvalidRequestError
 from segserve.schema import (
+    ObjectPrompt,
     Parameters,
     Prompt,
     SegmentRequest,
@@ -22,6 +23,7 @@ from segserve.schema import (
 
 IMAGE = {"base64": "AAAA"}
 CLICKS = ModelEntry("clicks", "", ("points", "boxes"), ("points", "boxes"), (), "instances")
+A_CLICK = ObjectPrompt(points=[(1, 2, 1)])
 NOTHING = ModelEntry("nothing", "", (), (), ("score_threshold",), "instances")
 
 
@@ -58,6 +60,13 @@ def test_split_phrases(text: str, phrases: list[str]) -> None:
         ({"images": [IMAGE], "render": ["hologram"]}, ["render.0", "'overlay'"]),
         ({"images": [IMAGE], "prompt": {"points": [[1, 2, 3]]}}, ["prompt", "points"]),
         ({"images": [IMAGE], "prompt": {"boxes": [[1, 2, 3]]}}, ["prompt", "boxes"]),
+        ({"images": [IMAGE], "prompt": {"objects": [{"boxes": [[1, 2, 3, 4]]}]}}, ["objects.0.boxes", "not permitted"]),
+        (
+            {"images": [IMAGE], "prompt": {"objects": [{"mask": "A" * 1_500_001}]}},
+            ["objects.0.mask", "at most 1500000"],
+        ),
+        ({"images": [IMAGE], "parameters": {"multimask": "three"}}, ["parameters.multimask", "boolean", "'three'"]),
+        ({"images": [IMAGE], "parameters": {"low_res": 7}}, ["parameters.low_res", "boolean"]),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(body: dict[str, Any], words: list[str]) -> None:
@@ -103,7 +112,8 @@ def test_a_full_request_is_understood() -> None:
 
 
 def test_every_parameter_of_the_catalog_is_in_the_schema() -> None:
-    assert set(GROUNDED_SAM.parameters) <= set(Parameters.model_fields)
+    for entry in CATALOG.values():
+        assert set(entry.parameters) <= set(Parameters.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +129,17 @@ def test_every_parameter_of_the_catalog_is_in_the_schema() -> None:
         (Prompt(points=[]), CLICKS, ["prompt.points", "1 to 64"]),
         (Prompt(points=[(1, 2, 1)] * 65), CLICKS, ["65"]),
         (Prompt(text="sofa"), NOTHING, ["takes no prompt"]),
+        (Prompt(), SAM2, ["needs prompt.points, prompt.boxes or prompt.objects", '{"points": [[120, 80, 1]]}']),
+        (Prompt(text="sofa"), SAM2, ["prompt.text", "takes points, boxes and objects"]),
+        (Prompt(points=[(1, 2, 1)], boxes=[(0, 0, 5, 5), (1, 1, 9, 9)]), SAM2, ["prompt.points", "use prompt.objects"]),
+        (Prompt(points=[(1, 2, 1)], objects=[A_CLICK]), SAM2, ["prompt.objects", "within the objects"]),
+        (Prompt(boxes=[(0, 0, 5, 5)], objects=[A_CLICK]), SAM2, ["prompt.objects", "within the objects"]),
+        (Prompt(boxes=[(0, 0, 5, 5), (5, 5, 5, 9)]), SAM2, ["prompt.boxes.1", "x0 < x1", "[5.0, 5.0, 5.0, 9.0]"]),
+        (Prompt(objects=[]), SAM2, ["prompt.objects", "1 to 64"]),
+        (Prompt(objects=[A_CLICK] * 65), SAM2, ["prompt.objects", "1 to 64", "65"]),
+        (Prompt(objects=[A_CLICK, ObjectPrompt()]), SAM2, ["prompt.objects.1", "points, box or mask"]),
+        (Prompt(objects=[ObjectPrompt(points=[])]), SAM2, ["prompt.objects.0.points", "1 to 64"]),
+        (Prompt(objects=[ObjectPrompt(box=(9, 0, 5, 5))]), SAM2, ["prompt.objects.0.box", "x0 < x1"]),
     ],
 )
 def test_a_prompt_that_does_not_fit(prompt: Prompt, entry: ModelEntry, words: list[str]) -> None:
@@ -134,6 +155,11 @@ def test_a_prompt_that_does_not_fit(prompt: Prompt, entry: ModelEntry, words: li
         (Prompt(text="sofa"), GROUNDED_SAM),
         (Prompt(text="沙发。"), GROUNDED_SAM),
         (Prompt(boxes=[(0, 0, 1, 1)] * 64), CLICKS),
+        (Prompt(points=[(1, 2, 1), (3, 4, 0)]), SAM2),
+        (Prompt(points=[(1, 2, 1)], boxes=[(0, 0, 5, 5)]), SAM2),
+        (Prompt(boxes=[(0, 0, 5, 5), (1, 1, 9, 9)]), SAM2),
+        (Prompt(objects=[A_CLICK] * 64), SAM2),
+        (Prompt(objects=[ObjectPrompt(mask="AAAA")]), SAM2),
         (Prompt(), NOTHING),
     ],
 )

@@ -78,13 +78,14 @@ def _model_of_weights(args: argparse.Namespace) -> str:
         raise NotFoundError(f"--weights: {model!r} is no model; expected one of {', '.join(PARTS)}.")
     if not args.weights.exists():
         raise NotFoundError(f"--weights: there is no {args.weights}.")
-    foreign = {SEMANTIC.name: _OF_MASK_RCNN, MASK_RCNN.name: _OF_SEMANTIC}
-    for name in foreign.get(model, (*_OF_MASK_RCNN, "labels", *_OF_SEMANTIC)):
+    for name in _OF_SEMANTIC if model != SEMANTIC.name else _OF_MASK_RCNN:
         if getattr(args, name):
             raise InvalidRequestError(f"{_flag(name)}: is no option of {model}.")
     if args.weights.is_dir():
         for name in ("config", "labels", "architecture", "input_size"):
             if getattr(args, name):
+                if model not in (MASK_RCNN.name, SEMANTIC.name):
+                    raise InvalidRequestError(f"{_flag(name)}: is no option of {model}.")
                 kind = "detectron2's" if model == MASK_RCNN.name else "torchvision's"
                 raise InvalidRequestError(f"{_flag(name)}: goes with {kind} weights; {args.weights} has its own.")
     elif model not in (MASK_RCNN.name, SEMANTIC.name):

@@ -1,4 +1,4 @@
-"""``segserve convert``: annotations of labelme or VGG Image Annotator as COCO, split for training and validation.
+"""``segserve convert``: annotations of labelme or VGG Image Annotator as COCO, original files of SAM 2 as checkpoints.
 
 segserve convert labelme photos --out build/mine/coco.json --split 0.8
 """
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = """examples:
   segserve convert labelme photos --out build/mine/coco.json --split 0.8
-  segserve convert via balloon/train --out build/balloon/train.json --class balloon"""
+  segserve convert via balloon/train --out build/balloon/train.json --class balloon
+  segserve convert sam2 sam2.1_hiera_small.pt --out checkpoints/sam2"""
 
 EMBEDDED_FOLDER = "images"
 _SHOWN_BROKEN = 10
@@ -27,9 +28,10 @@ def add_parser(subparsers: Any) -> None:
     """Add ``convert`` to the command line's subcommands."""
     parser = subparsers.add_parser(
         "convert",
-        help="turn labelme's or VGG Image Annotator's annotations into COCO",
+        help="turn labelme's or VGG Image Annotator's annotations into COCO, or SAM 2's original weights into a folder",
         description="Turn annotations into COCO files, which segserve train reads. All files are read before anything "
-        "is written; existing COCO files of the same names are replaced.",
+        "is written; existing COCO files of the same names are replaced. Or turn the file of SAM 2's authors into a "
+        "checkpoint folder, which segserve archive sam2 --weights takes.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,6 +50,12 @@ def add_parser(subparsers: Any) -> None:
     for format_ in (labelme, via):
         format_.formatter_class = argparse.RawDescriptionHelpFormatter
         _add_options(format_)
+    sam2 = formats.add_parser(
+        "sam2", help="SAM 2's or 2.1's original .pt file, in any of its four sizes", epilog=EXAMPLE
+    )
+    sam2.formatter_class = argparse.RawDescriptionHelpFormatter
+    sam2.add_argument("source", type=Path, metavar="FILE", help="the .pt file; no code in it is run")
+    sam2.add_argument("--out", type=Path, required=True, metavar="DIR", help="the checkpoint folder to make")
     parser.set_defaults(run=run)
 
 
@@ -75,6 +83,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and show what was found. Returns the exit status."""
+    if args.format == "sam2":
+        return _convert_sam2(args.source, args.out)
     from rich.console import Console
 
     from segserve.training.conversion import coco_content, only_classes, write_embedded, write_files
@@ -95,6 +105,17 @@ def run(args: argparse.Namespace) -> int:
     if embedded:
         print(f"{embedded} pictures were taken out of their annotation files; all pictures are in {root}")
     print(f"written: {', '.join(map(str, parts))}; the names in it are relative to {root} (train with --images {root})")
+    return 0
+
+
+def _convert_sam2(file: Path, folder: Path) -> int:
+    from rich.console import Console
+
+    from segserve.models.sam2.original_checkpoint import convert
+
+    with Console(stderr=True).status(f"converting {file.name}"):
+        convert(file, folder)
+    print(f"written: {folder}; serve it with: segserve archive sam2 --weights {folder}")
     return 0
 
 

@@ -31,6 +31,8 @@ EXAMPLE = """example:
 _GROUNDED_SAM_FIGURES = ("instances", "recall", "precision", "mean_mask_iou", "absent_asked", "absent_silent")
 _MASK_RCNN_FIGURES = ("instances", "mask_ap", "mask_ap50", "mask_ap75", "box_ap", "box_ap50")
 _SEMANTIC_FIGURES = ("iou", "recall", "precision", "pixels")
+_CACHE_BYTES = 64 * 2**20
+"""Of embeddings: each scene is asked about several times in a row."""
 
 Metrics = dict[str, Any]
 Row = tuple[str, dict[str, Any]]
@@ -208,9 +210,10 @@ def _evaluate_sam2(options: argparse.Namespace, done: Callable[[], None]) -> tup
 @contextmanager
 def _click_model(options: argparse.Namespace) -> Iterator[ClickModel]:
     if options.local:
+        from segserve.models.embedding_cache import EmbeddingCache
         from segserve.models.sam2 import ClickPrompt, Sam2, Sam2Parameters
 
-        predictor = Sam2.from_folder(options.local)
+        predictor = Sam2.from_folder(options.local, cache=EmbeddingCache(_CACHE_BYTES))
 
         def outline_here(image: Rgb, asked: Sequence[AskedObject]) -> list[list[FoundMask]]:
             prompt = ClickPrompt(tuple(_target(each) for each in asked), Sam2Parameters(low_res=True))
@@ -236,8 +239,8 @@ def _target(asked: AskedObject) -> Target:
 
 
 def _wire(asked: AskedObject) -> dict[str, Any]:
-    given = {"points": [(each.x, each.y, each.label) for each in asked.clicks], "box": asked.box, "mask": asked.logits}
-    return {name: value for name, value in given.items() if value is not None and len(value)}
+    points = [(click.x, click.y, click.label) for click in asked.clicks] or None
+    return {"points": points, "box": asked.box, "mask": asked.logits}
 
 
 def _by_object(

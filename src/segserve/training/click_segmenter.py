@@ -38,7 +38,8 @@ class ClickSegmenterSize:
         image: side in pixels of the square that pictures are stretched to.
         patch: pixels of a token's side in the encoder's first stage; masks are predicted on that grid.
         width: channels of the first stage; each of the four has twice the channels and half the side of the one before.
-        blocks: of each stage; the last block of the third attends to the whole picture, the others inside windows.
+        blocks: of each stage; the last block of the third, which has at least 2, attends to the whole picture, the
+            others inside windows.
         windows: side in tokens of each stage's windows; each divides its stage's grid, and every one but the last also
             the next stage's when halved, since that stage's first block still has it.
         embedding: channels of the image embedding, of prompts and of the mask decoder; a multiple of 32.
@@ -198,6 +199,9 @@ def _configuration(size: ClickSegmenterSize) -> Sam2Config:
         mlp_dim=2 * size.embedding,
         num_attention_heads=size.decoder_heads,
         iou_head_hidden_dim=size.embedding,
+        # Otherwise one answer is swapped for the best of three where its outline is soft, which a small model's is; the
+        # three have learned single clicks mostly.
+        dynamic_multimask_via_stability=False,
     )
     return Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
 

@@ -85,5 +85,4 @@ def test_colors_are_those_of_the_servers_pictures(page: SegmentingPage) -> None:
     instances = [{"label": label, "box": box} for label, box in zip(labels, boxes, strict=True)]
     by_label, by_instance = page.evaluate(_COLORS, instances)
     assert {label: tuple(color) for label, color in by_label} == colors_of(labels)
-    # The one rounds halves up, the other to even.
-    np.testing.assert_allclose(by_instance, instance_colors(labels, boxes), atol=1)
+    assert [tuple(color) for color in by_instance] == instance_colors(labels, boxes)

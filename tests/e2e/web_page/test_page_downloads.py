@@ -110,6 +110,26 @@ def test_snippets_run(page: SegmentingPage, room: Room, found: list[dict[str, An
     assert all(instance["label"] in printed for instance in found)
 
 
+def test_snippets_of_clicks_and_of_tiling_run(page: SegmentingPage, room: Room, tmp_path: Path) -> None:
+    (tmp_path / "room.png").write_bytes(room.file.read_bytes())
+    page.choose(room.file)
+    page.mode("click")
+    (result,) = page.answer_to(lambda: page.click(240, 580))["results"]
+    (again,) = json.loads(run_in(tmp_path, ["bash", "-c", page.snippet("curl")], stand_in=True))["results"]
+    assert again["instances"] == result["instances"]
+    assert "object" in run_in(tmp_path, [sys.executable, "-c", page.snippet("python")])
+    page.mode("tile")
+    page.element("#category").select_option("Flooring")
+    (tiled,) = page.answer_to(page.element("#run").click, "/invocations")["processed_images"]
+    assert json.loads(run_in(tmp_path, ["bash", "-c", page.snippet("curl")], stand_in=True))["processed_images"] == [
+        tiled
+    ]
+    run_in(tmp_path, [sys.executable, "-c", page.snippet("python")])
+    np.testing.assert_array_equal(
+        imaging.decode((tmp_path / "tiled.png").read_bytes()), imaging.decode(base64.b64decode(tiled))
+    )
+
+
 def run_in(folder: Path, command: list[str], stand_in: bool = False) -> str:
     """What a command prints, run in a folder; it must succeed."""
     path = stand_in_path(folder) if stand_in else os.environ["PATH"]

@@ -52,6 +52,9 @@ def test_text(page: SegmentingPage, room: Room) -> None:
     page.look_other_than(before)
     floor = max((each for each in found if each["label"] == "floor"), key=lambda each: each["score"])
     assert masks.iou(masks.decode_rle(floor["mask"]), room.floor) > 0.8
+    page.ask("giraffe.")
+    expect(page.element("#status")).to_contain_text("Nothing found")
+    assert page.labels() == []
 
 
 def test_an_instance_is_highlighted_hidden_and_faded(page: SegmentingPage, room: Room) -> None:
@@ -148,7 +151,7 @@ def test_box(page: SegmentingPage, room: Room) -> None:
     bed = thing(room, "bed")
     x0, y0, x1, y1 = masks.bounding_box(bed) or (0, 0, 0, 0)
     answer = page.answer_to(lambda: page.drag((x0, y0), (x1 - 1, y1 - 1)))
-    assert masks.iou(only_mask(answer), bed) > 0.8
+    assert masks.iou(only_mask(answer), bed) > 0.6
     (sent,) = page.sent()["boxes"]
     assert sent == pytest.approx([x0, y0, x1, y1], abs=2)
     assert len(page.labels()) == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segserve.catalog import GROUNDED_SAM, MASK_RCNN, SEMANTIC
+from segserve.catalog import GROUNDED_SAM, MASK_RCNN, SAM2, SEMANTIC
 from segserve.errors import InvalidRequestError
 from segserve.torchserve.handler_options import HandlerOptions, read_options
 
@@ -68,3 +68,19 @@ def test_what_requests_choose_is_no_option_of_an_archive():
             read_options({"handler": {name: value}}, None, SEMANTIC)
     with pytest.raises(InvalidRequestError, match=r"handler\.engine: expected torch or onnx"):
         read_options({"handler": {"engine": "torchvision"}}, None, SEMANTIC)
+
+
+def test_embeddings_are_kept_unless_the_yaml_says_otherwise():
+    for entry in (GROUNDED_SAM, SAM2):
+        assert read_options({}, None, entry).embedding_cache_bytes == 256 * 2**20
+        assert read_options({"handler": {"embedding_cache_mb": 0}}, None, entry).embedding_cache_bytes == 0
+        assert read_options({"handler": {"embedding_cache_mb": 3}}, 0, entry).embedding_cache_bytes == 3 * 2**20
+    assert read_options({}, None, MASK_RCNN).embedding_cache_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"), [(SAM2, -1), (SAM2, 1.5), (SAM2, True), (SAM2, "much"), (MASK_RCNN, 256), (SEMANTIC, 0)]
+)
+def test_impossible_caches_are_refused(entry, value):
+    with pytest.raises(InvalidRequestError, match=r"handler\.embedding_cache_mb"):
+        read_options({"handler": {"embedding_cache_mb": value}}, None, entry)

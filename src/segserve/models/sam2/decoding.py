@@ -12,7 +12,7 @@ from torch import Tensor
 from segserve.models.device import Placement
 from segserve.models.embedding_cache import Embedding
 
-DECODED_AT_ONCE = {"cpu": 8, "cuda": 32}
+DECODED_AT_ONCE = {"cpu": 4, "cuda": 32}
 """Objects in one decoder call; each takes about 80 MB in a full-sized SAM 2."""
 
 

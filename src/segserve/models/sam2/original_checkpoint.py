@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ class Size:
     global_blocks: tuple[int, ...]
 
 
-SIZES = {
+SIZES: dict[tuple[int, tuple[int, ...]], Size] = {
     (96, (1, 2, 7, 2)): Size(1, (8, 4, 14, 7), (5, 7, 9)),
     (96, (1, 2, 11, 2)): Size(1, (8, 4, 14, 7), (7, 10, 13)),
     (112, (2, 3, 16, 3)): Size(2, (8, 4, 14, 7), (12, 16, 20)),
@@ -170,9 +171,10 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if _VIDEO_ONLY.match(name) or name == _MATRIX or name.startswith(_CORNERS_AND_POINTS):
             continue
+        new_name = name
         for pattern, replacement in _RENAMED:
-            name = re.sub(pattern, replacement, name)
-        weights[name] = tensor
+            new_name = re.sub(pattern, replacement, new_name)
+        weights[new_name] = tensor
     # transformers has the matrix twice, and the embeddings of point labels and box corners as one.
     if _MATRIX in state:
         weights["shared_image_embedding.positional_embedding"] = state[_MATRIX]
@@ -192,4 +194,4 @@ def _size(state: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]]:
     blocks = [(int(match[1]), match[2] is not None) for match in found if match]
     depth = 1 + max((index for index, _ in blocks), default=-1)
     starts = [0, *sorted(index for index, widens in blocks if widens), depth]
-    return int(first.shape[0]), tuple(end - start for start, end in zip(starts, starts[1:], strict=False))
+    return int(first.shape[0]), tuple(end - start for start, end in pairwise(starts))

@@ -12,6 +12,7 @@ export class Asker {
     this.keyForm = keyForm;
   }
 
+  /** Give up the request that is running, without a word. */
   cancel() {
     this.#current?.abort();
     this.#current = null;
@@ -25,22 +26,28 @@ export class Asker {
     const subject = request.model ?? "the server";
     this.notice.say(`Asking ${subject}…`, "busy");
     const started = performance.now();
-    const wait = (failure, seconds) => this.notice.say(`${failure.message.replace(/ Try again.*$/, "")} Asking again in ${seconds} s…`, "waiting");
+    const wait = ({ message }, seconds) => {
+      this.notice.say(`${message.replace(/ Try again.*$/, "")} Asking again in ${seconds} s…`, "waiting");
+    };
     try {
-      const answer = await this.keyed(() => patiently(() => {
-        this.notice.say(`Asking ${subject}…`, "busy");
-        return this.endpoint.answer(request, signal);
-      }, signal, wait), signal);
+      const answer = await this.keyed(
+        () =>
+          patiently(
+            () => {
+              this.notice.say(`Asking ${subject}…`, "busy");
+              return this.endpoint.answer(request, signal);
+            },
+            signal,
+            wait,
+          ),
+        signal,
+      );
       const read = await readAnswer(answer, request);
       if (signal.aborted) return;
       show(read);
       this.notice.say(summary(read, (performance.now() - started) / 1000), "done");
     } catch (failure) {
-      if (this.#current !== current && this.#current !== null) return; // A newer request has taken its place.
-      if (failure.name === "AbortError") {
-        this.notice.say("Cancelled.", "idle");
-        return;
-      }
+      if (signal.aborted) return;
       clear();
       this.notice.fail(failure);
     } finally {
@@ -65,7 +72,8 @@ export class Asker {
 async function readAnswer(answer, request) {
   if (answer.processed_images) {
     const [image] = answer.processed_images;
-    if (!image) throw new Failure(answer.errors?.[0]?.message ?? "The picture could not be tiled.", { code: answer.errors?.[0]?.code });
+    const [error] = answer.errors ?? [];
+    if (!image) throw new Failure(error?.message ?? "The picture could not be tiled.", { code: error?.code });
     const bytes = Uint8Array.from(atob(image), (character) => character.charCodeAt(0));
     return { replaced: await createImageBitmap(new Blob([bytes], { type: "image/png" })) };
   }

@@ -1,9 +1,22 @@
 // Colors of labels and instances: the same as in the pictures that the server draws (segserve.colors).
 
 export const PALETTE = [
-  [230, 57, 70], [29, 122, 214], [46, 164, 79], [255, 196, 0], [150, 70, 200], [255, 127, 39],
-  [0, 184, 196], [232, 62, 168], [140, 190, 20], [100, 84, 235], [0, 135, 110], [180, 92, 40],
-  [255, 140, 150], [90, 190, 255], [190, 150, 255], [110, 120, 60],
+  [230, 57, 70],
+  [29, 122, 214],
+  [46, 164, 79],
+  [255, 196, 0],
+  [150, 70, 200],
+  [255, 127, 39],
+  [0, 184, 196],
+  [232, 62, 168],
+  [140, 190, 20],
+  [100, 84, 235],
+  [0, 135, 110],
+  [180, 92, 40],
+  [255, 140, 150],
+  [90, 190, 255],
+  [190, 150, 255],
+  [110, 120, 60],
 ];
 const SHADES = [0, 0.5, -0.4, 0.72];
 
@@ -84,7 +97,11 @@ function toEven(value) {
 /** For labels beyond the palette: any hue, strong or muted. */
 function ownColor(label) {
   const code = crc32(label);
-  const [saturation, value] = [[0.85, 0.85], [0.5, 0.95], [0.75, 0.6]][Math.floor(code / 997) % 3];
+  const [saturation, value] = [
+    [0.85, 0.85],
+    [0.5, 0.95],
+    [0.75, 0.6],
+  ][Math.floor(code / 997) % 3];
   const hue = ((code % 997) / 997) * 6;
   const channel = (offset) => {
     const k = (offset + hue) % 6;

@@ -23,7 +23,8 @@ export async function cutoutPng(picture, segments) {
   const { canvas, context } = copy(picture);
   const image = context.getImageData(0, 0, picture.width, picture.height);
   const { numbers } = segments.numbers(1);
-  for (let at = 0; at < numbers.length; at++) if (!numbers[at]) image.data.fill(0, at * 4, at * 4 + 4);
+  const words = new Uint32Array(image.data.buffer);
+  for (let at = 0; at < numbers.length; at++) if (!numbers[at]) words[at] = 0;
   context.putImageData(image, 0, 0);
   return canvas.convertToBlob({ type: "image/png" });
 }

@@ -50,7 +50,7 @@ export class Endpoint {
   /** Set a model's number of workers, with the admin key. */
   scale(name, fewest, most, adminKey) {
     const query = new URLSearchParams({ min_workers: fewest, max_workers: most });
-    return this.#json(`v1/models/${encodeURIComponent(name)}?${query}`, { method: "PUT", key: adminKey });
+    return this.#json(`v1/models/${encodeURIComponent(name)}?${query}`, { method: "PUT", key: adminKey || this.key });
   }
 
   async #json(path, options) {
@@ -67,11 +67,18 @@ export class Endpoint {
     let response;
     try {
       response = await fetch(this.url(path), {
-        method, body, signal, headers: key ? { ...headers, "X-API-Key": key } : headers, cache: "no-store", credentials: "omit",
+        method,
+        body,
+        signal,
+        headers: key ? { ...headers, "X-API-Key": key } : headers,
+        cache: "no-store",
+        credentials: "omit",
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Failure("The server cannot be reached. Is it running, and is this device online?", { code: "unreachable" });
+      throw new Failure("The server cannot be reached. Is it running, and is this device online?", {
+        code: "unreachable",
+      });
     }
     if (!response.ok) throw await failureIn(response);
     return response;

@@ -48,7 +48,10 @@ export class Gestures {
       this.on.hover(this.stage.pixelAt(event));
       return;
     }
-    if (event.buttons === 1 && (this.stage.draft || Math.hypot(event.clientX - start.x, event.clientY - start.y) > DRAG)) {
+    if (
+      event.buttons === 1 &&
+      (this.stage.draft || Math.hypot(event.clientX - start.x, event.clientY - start.y) > DRAG)
+    ) {
       this.stage.draft = [...start.pixel, ...this.stage.pixelAt(event)];
       this.stage.invalidate();
     }

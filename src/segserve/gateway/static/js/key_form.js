@@ -17,11 +17,6 @@ export class KeyForm {
     });
   }
 
-  /** Call again() once a key is there. */
-  ask(again) {
-    this.wanted("").then(again, () => {});
-  }
-
   /** Resolves once a key is there; rejects when signal aborts. message: what the server said of the last one. */
   wanted(message, signal) {
     const first = this.form.hidden;

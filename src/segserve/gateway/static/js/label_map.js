@@ -11,7 +11,9 @@ export async function readLabelMap(base64) {
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
-  return { width, height, classes: Uint8Array.from({ length: width * height }, (_, index) => data[index * 4]) };
+  const classes = new Uint8Array(width * height);
+  for (let at = 0; at < classes.length; at++) classes[at] = data[at * 4];
+  return { width, height, classes };
 }
 
 /** Run lengths of each class that occurs: a Map from the class to {runs, area, box}. */
@@ -27,13 +29,13 @@ export function runsByClass(classes, height, width) {
     widen(seen.box, start, end, height);
     start = end;
   };
-  const at = (position) => classes[(position % height) * width + Math.floor(position / height)];
-  let current = at(0);
-  for (let position = 1; position < height * width; position++) {
-    const label = at(position);
-    if (label !== current) {
-      close(current, position);
-      current = label;
+  let current = classes[0];
+  for (let x = 0, position = 0; x < width; x++) {
+    for (let at = x; at < classes.length; at += width, position++) {
+      if (classes[at] !== current) {
+        close(current, position);
+        current = classes[at];
+      }
     }
   }
   close(current, height * width);

@@ -13,14 +13,12 @@ export function screenStride({ width, height }) {
 /** Two canvases of the same size: areas (opaque; draw them with the opacity wanted) and outlines. */
 export function paintLayers(segments, stride) {
   const { numbers, width, height } = segments.numbers(stride);
-  const colors = segments.items.map(({ color }) => color);
-  const areas = pixels(width, height, (data) => {
-    for (let at = 0; at < numbers.length; at++) {
-      if (numbers[at]) data.set([...colors[numbers[at] - 1], 255], at * 4);
-    }
+  const colors = [0, ...segments.items.map(({ color }) => word(color, 255))];
+  const areas = pixels(width, height, (words) => {
+    for (let at = 0; at < numbers.length; at++) words[at] = colors[numbers[at]];
   });
-  const outlines = pixels(width, height, (data) => {
-    outline(numbers, width, height, thickness(width, height), (at, number) => data.set([...colors[number - 1], 255], at * 4));
+  const outlines = pixels(width, height, (words) => {
+    outline(numbers, width, height, thickness(width, height), (at, number) => (words[at] = colors[number]));
   });
   return { areas, outlines, numbers, width, height };
 }
@@ -28,9 +26,11 @@ export function paintLayers(segments, stride) {
 /** A canvas that darkens all but one item and draws its outline. */
 export function paintSpotlight(segments, item, stride) {
   const { numbers, width, height } = segments.numbers(stride, [item]);
-  return pixels(width, height, (data) => {
-    for (let at = 0; at < numbers.length; at++) if (!numbers[at]) data[at * 4 + 3] = 120;
-    outline(numbers, width, height, thickness(width, height), (at) => data.set([...item.color, 255], at * 4));
+  const shadow = word([0, 0, 0], 120);
+  const line = word(item.color, 255);
+  return pixels(width, height, (words) => {
+    for (let at = 0; at < numbers.length; at++) if (!numbers[at]) words[at] = shadow;
+    outline(numbers, width, height, thickness(width, height), (at) => (words[at] = line));
   });
 }
 
@@ -43,7 +43,13 @@ export function drawChips(context, segments, scale, size) {
   for (const { label, score, box, color } of segments.shown) {
     const text = score === null ? label : `${label} ${score.toFixed(2)}`;
     const chip = { width: context.measureText(text).width + size, height: size * 1.6 };
-    const spot = place(chip, box.map((value) => value * scale), taken, width, height);
+    const spot = place(
+      chip,
+      box.map((value) => value * scale),
+      taken,
+      width,
+      height,
+    );
     taken.push(spot);
     context.fillStyle = cssColor(color);
     context.beginPath();
@@ -57,8 +63,14 @@ export function drawChips(context, segments, scale, size) {
 /** A free spot for a chip at its box's top left corner, or below what lies there. */
 function place(chip, [x0, y0, , y1], taken, width, height) {
   const x = Math.max(0, Math.min(x0, width - chip.width));
-  const overlaps = (y) => taken.some((other) => x < other.x + other.width && other.x < x + chip.width
-    && y < other.y + other.height && other.y < y + chip.height);
+  const overlaps = (y) =>
+    taken.some(
+      (other) =>
+        x < other.x + other.width &&
+        other.x < x + chip.width &&
+        y < other.y + other.height &&
+        other.y < y + chip.height,
+    );
   const first = Math.max(0, Math.min(y0, height - chip.height));
   for (let y = first; y + chip.height <= Math.min(height, Math.max(y1, y0 + 5 * chip.height)); y += chip.height / 2) {
     if (!overlaps(y)) return { x, y, ...chip };
@@ -77,18 +89,25 @@ function outline(numbers, width, height, reach, mark) {
       const at = y * width + x;
       const number = numbers[at];
       if (!number) continue;
-      const differs = (x >= reach && numbers[at - reach] !== number) || (x + reach < width && numbers[at + reach] !== number)
-        || (y >= reach && numbers[at - reach * width] !== number)
-        || (y + reach < height && numbers[at + reach * width] !== number);
+      const differs =
+        (x >= reach && numbers[at - reach] !== number) ||
+        (x + reach < width && numbers[at + reach] !== number) ||
+        (y >= reach && numbers[at - reach * width] !== number) ||
+        (y + reach < height && numbers[at + reach * width] !== number);
       if (differs) mark(at, number);
     }
   }
 }
 
-/** A canvas whose RGBA bytes fill() writes. */
-export function pixels(width, height, fill) {
+/** A pixel's four bytes as one number, the first one lowest, as all machines with browsers have it. */
+function word([red, green, blue], alpha) {
+  return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+}
+
+/** A canvas whose pixels fill(words) writes. */
+function pixels(width, height, fill) {
   const image = new ImageData(width, height);
-  fill(image.data);
+  fill(new Uint32Array(image.data.buffer));
   const canvas = new OffscreenCanvas(width, height);
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;

@@ -3,7 +3,7 @@
 import { Asker } from "./asker.js";
 import { Clicks } from "./clicks.js";
 import { cocoJson, cutoutPng, overlayPng, save } from "./downloads.js";
-import { byId, fillSelect, make } from "./elements.js";
+import { byId, fillSelect } from "./elements.js";
 import { Endpoint } from "./endpoint.js";
 import { Gestures } from "./gestures.js";
 import { KeyForm } from "./key_form.js";
@@ -15,33 +15,40 @@ import { Options } from "./options.js";
 import { Picker } from "./picker.js";
 import { SegmentRequest, TilingRequest } from "./request.js";
 import { ResultList } from "./results.js";
-import { PHRASES } from "./scenes.js";
-import { curl, python } from "./snippets.js";
+import { SnippetPanel } from "./snippet_panel.js";
 import { Stage } from "./stage.js";
+import { TextField } from "./text_field.js";
+import { TilingFields } from "./tiling_fields.js";
+
+const TOUCH = matchMedia("(pointer: coarse)");
 
 const KEYS = {
-  click: "With the keyboard: arrows move the crosshair (with Shift by one pixel), Enter adds, Shift+Enter removes, "
-    + "N begins another object, Ctrl+Z undoes, Escape starts over.",
-  box: "With the keyboard: arrows move the crosshair (with Shift by one pixel), Enter sets one corner and then the "
-    + "other, Ctrl+Z undoes, Escape starts over.",
+  click:
+    "With the keyboard: arrows move the crosshair (with Shift by one pixel), Enter adds, Shift+Enter removes, " +
+    "N begins another object, Ctrl+Z undoes, Escape starts over.",
+  box:
+    "With the keyboard: arrows move the crosshair (with Shift by one pixel), Enter sets one corner and then the " +
+    "other, Ctrl+Z undoes, Escape starts over.",
 };
 
 class Page {
   answer = null; // {segments} or {replaced}, with the picture they belong to
   clicks = new Clicks();
   opacities = { segments: 45, replaced: 100 };
-  categories = [];
 
   constructor() {
     const base = document.querySelector("meta[name=segserve-endpoint]").content;
     this.endpoint = new Endpoint(base);
     this.notice = new Notice();
-    this.keyForm = new KeyForm((key) => this.#useKey(key));
+    this.keyForm = new KeyForm((key) => (this.endpoint.key = key));
+    this.snippets = new SnippetPanel(this.endpoint);
     this.stage = new Stage(byId("stage"), byId("drop"));
     this.results = new ResultList({ highlight: (item) => this.#highlight(item), visibility: () => this.#visibility() });
     this.options = new Options(byId("options"), byId("option-rows"));
     this.tabs = new ModeTabs(byId("modes"), (mode) => this.#modeChosen(mode));
     this.asker = new Asker(this.endpoint, this.notice, this.keyForm);
+    this.text = new TextField(() => this.ask());
+    this.tiling = new TilingFields(() => this.asker.keyed(() => this.endpoint.categories()), this.notice);
     this.gestures = new Gestures(this.stage, this.#gestureHandlers());
     this.stage.showClicks(this.clicks);
     this.panel = new ModelsPanel({
@@ -54,17 +61,17 @@ class Page {
     });
     this.watch = new ModelWatch(this.endpoint, {
       models: (models) => this.#modelsChanged(models),
-      key: () => this.keyForm.ask(() => this.watch.look()),
+      key: (message) => this.keyForm.wanted(message).then(() => this.watch.look()),
       often: () => this.panel.open,
     });
-    new Picker({
+    this.picker = new Picker({
       picture: (picture) => this.#pictureChosen(picture),
-      failure: (error) => this.#loadFailed(error),
+      failure: (error) => this.notice.fail(error, "The picture could not be loaded."),
       loading: (text) => {
         this.notice.clearError();
         this.notice.say(text, "busy");
       },
-      fetch: (url) => this.asker.keyed(() => this.endpoint.picture(url)),
+      fetch: (url, signal) => this.asker.keyed(() => this.endpoint.picture(url, signal), signal),
     });
     this.#connect();
     this.watch.start();
@@ -85,14 +92,12 @@ class Page {
 
   #connect() {
     byId("run").addEventListener("click", () => this.ask());
-    byId("text-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.ask();
-    });
-    byId("text").addEventListener("input", () => this.#suggest());
     byId("model").addEventListener("change", () => this.#showOptions());
-    byId("category").addEventListener("change", () => this.#showRooms());
-    byId("cancel").addEventListener("click", () => this.asker.cancel());
+    byId("cancel").addEventListener("click", () => {
+      this.asker.cancel();
+      this.picker.cancel();
+      this.notice.say("Cancelled.", "idle");
+    });
     byId("undo").addEventListener("click", () => this.#undo());
     byId("reset").addEventListener("click", () => this.#reset());
     byId("next-object").addEventListener("click", () => this.#nextObject());
@@ -116,30 +121,18 @@ class Page {
   }
 
   #connectDownloads() {
-    const file = (id, ending, make_) => byId(id).addEventListener("click", async () => {
-      try {
-        save(await make_(), `${this.picture.stem}-${ending}`);
-      } catch (error) {
-        this.notice.fail(error, "The file could not be made.");
-      }
-    });
+    const file = (id, ending, made) =>
+      byId(id).addEventListener("click", async () => {
+        try {
+          save(await made(), `${this.picture.stem}-${ending}`);
+        } catch (error) {
+          this.notice.fail(error, "The file could not be made.");
+        }
+      });
     const view = () => ({ ...this.answer, opacity: this.stage.opacity, labels: this.stage.labels });
     file("download-overlay", "overlay.png", () => overlayPng(this.picture, view()));
     file("download-cutout", "cutout.png", () => cutoutPng(this.picture, this.answer.segments));
     file("download-coco", "coco.json", async () => cocoJson(this.picture, this.answer.segments));
-    for (const name of ["curl", "python"]) {
-      const button = byId(`copy-${name}`);
-      button.addEventListener("click", async () => {
-        try {
-          await navigator.clipboard.writeText(byId(`snippet-${name}`).textContent);
-          button.textContent = "Copied";
-        } catch {
-          getSelection().selectAllChildren(byId(`snippet-${name}`));
-          button.textContent = "Selected";
-        }
-        setTimeout(() => (button.textContent = "Copy"), 2000);
-      });
-    }
   }
 
   #gestureHandlers() {
@@ -161,19 +154,26 @@ class Page {
     const ready = models.filter((model) => model.ready).length;
     const pill = byId("served");
     pill.dataset.state = models.length && ready === models.length ? "ready" : "loading";
-    pill.textContent = models.length === 0 ? "No models yet" : ready === models.length
-      ? `${ready} ${ready === 1 ? "model" : "models"} ready` : `${ready} of ${models.length} models ready`;
+    pill.textContent =
+      models.length === 0
+        ? "No models yet"
+        : ready === models.length
+          ? `${ready} ${ready === 1 ? "model" : "models"} ready`
+          : `${ready} of ${models.length} models ready`;
     this.panel.update(models);
     this.tabs.update(models);
     this.#showModels();
-    if (!models.length) byId("mode-hint").textContent = "The service has no models yet. This page asks again by itself.";
+    if (!models.length) byId("mode-hint").textContent = "The service has no models yet. This page asks again.";
   }
 
   #showModels() {
     const models = this.tabs.modelsOf(this.mode);
     const before = byId("model").value;
-    fillSelect(byId("model"), models.map(({ name, ready }) => [name, ready ? name : `${name} (loading)`]));
-    byId("model-field").hidden = models.length < 2;
+    fillSelect(
+      byId("model"),
+      models.map(({ name, ready }) => [name, ready ? name : `${name} (loading)`]),
+    );
+    byId("model-field").hidden = models.length < 2 || this.mode?.id === "tile";
     if (before !== byId("model").value) this.#showOptions();
   }
 
@@ -183,12 +183,13 @@ class Page {
   }
 
   #modeChosen(mode) {
-    byId("mode-hint").textContent = mode?.hint ?? "";
+    byId("mode-hint").textContent = (TOUCH.matches && mode?.touchHint) || (mode?.hint ?? "");
     byId("mode-panel").setAttribute("aria-labelledby", mode ? `mode-${mode.id}` : "modes");
     for (const element of document.querySelectorAll("[data-for]")) element.hidden = element.dataset.for !== mode?.id;
     byId("run").textContent = mode?.run ?? "Find";
     this.gestures.set(mode?.clicks ?? null);
     this.stage.canvas.dataset.clicks = mode?.clicks ?? "";
+    this.stage.canvas.setAttribute("role", mode?.clicks ? "application" : "img");
     this.stage.showClicks(mode?.clicks ? this.clicks : null);
     byId("click-tools").hidden = !mode?.clicks || !this.picture;
     byId("take-away").hidden = mode?.clicks !== "click";
@@ -198,8 +199,7 @@ class Page {
     this.#showModels();
     this.#showOptions();
     this.#showClickState();
-    if (mode?.id === "text") this.#suggest();
-    if (mode?.id === "tile") this.#loadCategories();
+    if (mode?.id === "tile") this.tiling.load();
   }
 
   #pictureChosen(picture) {
@@ -210,61 +210,17 @@ class Page {
     byId("drop").dataset.empty = "false";
     byId("welcome").hidden = true;
     this.stage.show(picture);
-    this.stage.canvas.setAttribute("aria-label", `Picture ${picture.name}, ${picture.width} by ${picture.height} pixels`);
+    this.stage.canvas.setAttribute(
+      "aria-label",
+      `Picture ${picture.name}, ${picture.width} by ${picture.height} pixels`,
+    );
     byId("picture-name").textContent = `${picture.name} · ${picture.width} × ${picture.height}`;
     for (const button of byId("scenes").children) {
       button.setAttribute("aria-pressed", button.dataset.scene === picture.origin.scene?.name);
     }
     if (this.mode) this.#modeChosen(this.mode);
-    if (picture.origin.scene && byId("text").dataset.typed !== "true") {
-      byId("text").value = `${picture.origin.scene.phrases.slice(0, 3).join(". ")}.`;
-    }
-    this.#suggest();
+    this.text.showScene(picture.origin.scene);
     this.notice.say(this.mode?.clicks ? "Click on an object." : "Ready to ask.", "idle");
-  }
-
-  #loadFailed(error) {
-    if (error.name === "AbortError") this.notice.say("Cancelled.", "idle");
-    else this.notice.fail(error, "The picture could not be loaded.");
-  }
-
-  /** Phrases to add to, or take out of, the text with one click. */
-  #suggest() {
-    const text = byId("text");
-    if (document.activeElement === text) text.dataset.typed = String(text.value !== "");
-    const given = text.value.split(".").map((part) => part.trim().toLowerCase()).filter(Boolean);
-    const phrases = this.picture?.origin.scene?.phrases ?? PHRASES;
-    const focused = document.activeElement?.dataset.phrase;
-    byId("suggestions").replaceChildren(...phrases.map((phrase) => {
-      const used = given.includes(phrase);
-      const button = make("button", { type: "button", textContent: phrase, dataset: { phrase }, aria: { pressed: used } });
-      button.addEventListener("click", () => {
-        const kept = used ? given.filter((each) => each !== phrase) : [...given, phrase];
-        text.value = kept.map((each) => `${each}.`).join(" ");
-        text.dataset.typed = "true";
-        this.#suggest();
-      });
-      return button;
-    }));
-    if (focused) [...byId("suggestions").children].find(({ dataset }) => dataset.phrase === focused)?.focus();
-  }
-
-  async #loadCategories() {
-    if (this.categories.length) return;
-    try {
-      this.categories = await this.asker.keyed(() => this.endpoint.categories());
-    } catch (failure) {
-      if (failure.name !== "AbortError") this.notice.fail(failure, "The surfaces could not be listed.");
-      return;
-    }
-    fillSelect(byId("category"), this.categories.map(({ name }) => [name, name]));
-    this.#showRooms();
-  }
-
-  #showRooms() {
-    const rooms = this.categories.find(({ name }) => name === byId("category").value)?.rooms ?? [];
-    fillSelect(byId("room"), [["", "any room"], ...rooms.map((room) => [room, room])]);
-    byId("room").disabled = rooms.length === 0;
   }
 
   #clicked(change) {
@@ -310,7 +266,8 @@ class Page {
   #sayCrosshair([x, y], corner) {
     const item = this.stage.itemAt([x, y]);
     const place = `${Math.round(x)}, ${Math.round(y)}`;
-    this.notice.say(corner ? `Box from ${corner.map(Math.round).join(", ")} to ${place}` : item ? `${place}: ${item.label}` : place, "idle");
+    const box = corner && `Box from ${corner.map(Math.round).join(", ")} to ${place}`;
+    this.notice.say(box ?? (item ? `${place}: ${item.label}` : place), "idle");
   }
 
   /** The request that the page stands for now. Throws an Error for people where something is missing. */
@@ -319,10 +276,10 @@ class Page {
     if (!this.picture) throw new Error("There is no picture yet: choose one first, or a demo room.");
     const { id, clicks } = this.mode;
     if (id === "tile") {
-      if (!byId("category").value) throw new Error("The surfaces are not listed yet. Try again in a moment.");
-      return new TilingRequest(this.picture, byId("category").value, byId("room").value);
+      if (!this.tiling.category) throw new Error("The surfaces are not listed yet. Try again in a moment.");
+      return new TilingRequest(this.picture, this.tiling.category, this.tiling.room);
     }
-    const text = byId("text").value.trim();
+    const text = this.text.value;
     if (id === "text" && !text) throw new Error("Say what to find first, for example: sofa. red chair.");
     if (clicks && this.clicks.empty) throw new Error("Click on an object first, or drag a box around it.");
     const prompt = clicks ? this.clicks.prompt() : id === "text" ? { text } : {};
@@ -332,6 +289,7 @@ class Page {
   /** Ask, show the answer; a newer request takes the place of one that is still running. */
   async ask() {
     this.notice.clearError();
+    if (this.mode?.id === "tile") await this.tiling.load();
     let request;
     try {
       request = this.request();
@@ -339,8 +297,12 @@ class Page {
       this.notice.fail(error, "Something is missing.");
       return;
     }
-    this.#showSnippets(request);
-    await this.asker.ask(request, (answer) => this.#show(answer), () => this.#clearAnswer());
+    this.snippets.show(request);
+    await this.asker.ask(
+      request,
+      (answer) => this.#show(answer),
+      () => this.#clearAnswer(),
+    );
   }
 
   #show(answer) {
@@ -384,17 +346,6 @@ class Page {
     this.stage.repaint();
     const nothing = this.answer?.segments?.shown.length === 0;
     byId("download-cutout").disabled = byId("download-coco").disabled = nothing;
-  }
-
-  #showSnippets(request) {
-    const hasKey = this.endpoint.key !== "";
-    byId("snippets").hidden = false;
-    byId("snippet-curl").textContent = curl(request, this.endpoint.base, hasKey);
-    byId("snippet-python").textContent = python(request, this.endpoint.base, hasKey);
-  }
-
-  #useKey(key) {
-    this.endpoint.key = key;
   }
 }
 

@@ -7,7 +7,7 @@ export class ModelWatch {
   #timer = null;
   #looking = false;
 
-  /** on: {models(list), key() when one is wanted, often(): whether somebody looks at the panel} */
+  /** on: {models(list), key(message) when one is wanted, often(): whether somebody looks at the panel} */
   constructor(endpoint, on) {
     this.endpoint = endpoint;
     this.on = on;
@@ -31,7 +31,7 @@ export class ModelWatch {
       if (models.length && models.every(({ ready }) => ready) && !this.on.often()) pause = SELDOM_MS;
     } catch (failure) {
       if (failure.status === 401) {
-        this.on.key();
+        this.on.key(failure.message);
         pause = null;
       }
     } finally {

@@ -46,21 +46,50 @@ export class ModelsPanel {
 
   #add(model) {
     const { name } = model;
-    const number = (field, value, low) => make("input", {
-      type: "number", name: field, min: low, max: 64, value, aria: { label: `${name}: ${field} workers` },
-    });
+    const number = (field, value, low) =>
+      make("input", {
+        type: "number",
+        name: field,
+        min: low,
+        max: 64,
+        value,
+        aria: { label: `${name}: ${field} workers` },
+      });
     const fewest = number("min", model.workers, 0);
     const most = number("max", Math.max(1, model.workers), 1);
-    const button = make("button", { type: "button", className: "scale", textContent: "Scale", aria: { label: `Scale ${name}` } });
+    const button = make("button", {
+      type: "button",
+      className: "scale",
+      textContent: "Scale",
+      aria: { label: `Scale ${name}` },
+    });
     button.addEventListener("click", () => this.#scale(name, fewest, most, button));
-    const cells = { state: make("span", { className: "state" }), workers: make("td", { className: "workers" }),
-      queue: make("td", { className: "queue" }), batch: make("td", { className: "batch" }) };
-    for (const [field, title] of [["workers", "Workers"], ["queue", "Queue"], ["batch", "Batch"]]) cells[field].dataset.title = title;
-    const described = [model.version && `version ${model.version}`, model.device, model.engine].filter(Boolean).join(", ");
-    const row = make("tr", { dataset: { model: name } },
+    const cells = {
+      state: make("span", { className: "state" }),
+      workers: make("td", { className: "workers" }),
+      queue: make("td", { className: "queue" }),
+      batch: make("td", { className: "batch" }),
+    };
+    for (const [field, title] of [
+      ["workers", "Workers"],
+      ["queue", "Queue"],
+      ["batch", "Batch"],
+    ]) {
+      cells[field].dataset.title = title;
+    }
+    const described = [model.version && `version ${model.version}`, model.device, model.engine]
+      .filter(Boolean)
+      .join(", ");
+    const row = make(
+      "tr",
+      { dataset: { model: name } },
       make("th", { scope: "row" }, name, make("small", { textContent: described, title: model.title })),
-      make("td", { dataset: { title: "State" } }, cells.state), cells.workers, cells.queue, cells.batch,
-      make("td", { className: "scaling", dataset: { title: "Scale to" } }, fewest, " to ", most, button));
+      make("td", { dataset: { title: "State" } }, cells.state),
+      cells.workers,
+      cells.queue,
+      cells.batch,
+      make("td", { className: "scaling", dataset: { title: "Scale to" } }, fewest, " to ", most, button),
+    );
     this.#rows.set(name, { row, cells });
     byId("models-rows").append(row);
   }

@@ -3,18 +3,51 @@
 import { make } from "./elements.js";
 
 export const MODES = [
-  { id: "text", title: "Text", kind: "grounded_sam", run: "Find",
-    hint: "Name what to find; full stops separate phrases." },
-  { id: "click", title: "Click", kind: "sam2", run: "Ask again", clicks: "click",
-    hint: "Click on an object. Right click or Alt-click takes a part away; dragging draws a box around it." },
-  { id: "box", title: "Box", kind: "sam2", run: "Ask again", clicks: "box",
-    hint: "Drag a box around an object; each box is about an object of its own." },
-  { id: "instances", title: "Instances", kind: "mask_rcnn", run: "Find instances",
-    hint: "Outlines every object of the classes that the model knows." },
-  { id: "semantic", title: "Semantic", kind: "semantic", run: "Label every pixel",
-    hint: "Gives every pixel one of the classes that the model knows." },
-  { id: "tile", title: "Tile", kind: "grounded_sam", run: "Lay it",
-    hint: "Finds a surface of the catalog and lays its product over it." },
+  {
+    id: "text",
+    title: "Text",
+    kind: "grounded_sam",
+    run: "Find",
+    hint: "Name what to find; full stops separate phrases.",
+  },
+  {
+    id: "click",
+    title: "Click",
+    kind: "sam2",
+    run: "Ask again",
+    clicks: "click",
+    hint: "Click on an object. Right click or Alt-click takes a part away; dragging draws a box around it.",
+    touchHint: "Tap on an object. With Take away, a tap takes a part away; dragging draws a box around it.",
+  },
+  {
+    id: "box",
+    title: "Box",
+    kind: "sam2",
+    run: "Ask again",
+    clicks: "box",
+    hint: "Drag a box around an object; each box is about an object of its own.",
+  },
+  {
+    id: "instances",
+    title: "Instances",
+    kind: "mask_rcnn",
+    run: "Find instances",
+    hint: "Outlines every object of the classes that the model knows.",
+  },
+  {
+    id: "semantic",
+    title: "Semantic",
+    kind: "semantic",
+    run: "Label every pixel",
+    hint: "Gives every pixel one of the classes that the model knows.",
+  },
+  {
+    id: "tile",
+    title: "Tile",
+    kind: "grounded_sam",
+    run: "Lay it",
+    hint: "Finds a surface of the catalog and lays its product over it.",
+  },
 ];
 
 export class ModeTabs {
@@ -62,11 +95,20 @@ export class ModeTabs {
   #tab(mode) {
     const ready = this.isReady(mode);
     const selected = mode === this.chosen;
-    const tab = make("button", {
-      type: "button", id: `mode-${mode.id}`, role: "tab", tabIndex: selected ? 0 : -1,
-      dataset: { mode: mode.id, state: ready ? "ready" : "loading" }, aria: { selected, controls: "mode-panel" },
-      title: ready ? mode.hint : `${mode.kind} is still loading`,
-    }, mode.title, ...(ready ? [] : [make("span", { className: "visually-hidden", textContent: " (still loading)" })]));
+    const tab = make(
+      "button",
+      {
+        type: "button",
+        id: `mode-${mode.id}`,
+        role: "tab",
+        tabIndex: selected ? 0 : -1,
+        dataset: { mode: mode.id, state: ready ? "ready" : "loading" },
+        aria: { selected, controls: "mode-panel" },
+        title: ready ? mode.hint : `${mode.kind} is still loading`,
+      },
+      mode.title,
+      ...(ready ? [] : [make("span", { className: "visually-hidden", textContent: " (still loading)" })]),
+    );
     tab.addEventListener("click", () => this.choose(mode));
     return tab;
   }

@@ -2,7 +2,11 @@
 
 import { make } from "./elements.js";
 
-const SWITCH = [["", "as the server does"], ["true", "on"], ["false", "off"]];
+const SWITCH = [
+  ["", "as the server does"],
+  ["true", "on"],
+  ["false", "off"],
+];
 
 const KNOWN = {
   box_threshold: { title: "Score of a find, at least", from: 0.05, to: 0.95 },
@@ -27,16 +31,25 @@ export class Options {
 
   /** Show a model's controls; null: none. */
   show(model) {
-    const names = Object.keys(KNOWN).filter((name) => model?.parameters.includes(name)
-      && (name !== "engine" || (model.engines?.length ?? 0) > 1));
+    const names = Object.keys(KNOWN).filter(
+      (name) => model?.parameters.includes(name) && (name !== "engine" || (model.engines?.length ?? 0) > 1),
+    );
     this.details.hidden = names.length === 0;
     this.#names = names;
-    this.rows.replaceChildren(...names.map((name) => {
-      const known = KNOWN[name];
-      if (known.from !== undefined) return this.#range(name, known);
-      return this.#select(name, known.title, known.choices ?? [["", `${model.engine}, as the server does`],
-        ...model.engines.map((engine) => [engine, engine])]);
-    }));
+    this.rows.replaceChildren(
+      ...names.map((name) => {
+        const known = KNOWN[name];
+        if (known.from !== undefined) return this.#range(name, known);
+        return this.#select(
+          name,
+          known.title,
+          known.choices ?? [
+            ["", `${model.engine}, as the server does`],
+            ...model.engines.map((engine) => [engine, engine]),
+          ],
+        );
+      }),
+    );
   }
 
   /** The parameters that were set. */
@@ -45,9 +58,17 @@ export class Options {
   }
 
   #range(name, { title, from, to }) {
-    const input = make("input", { type: "range", name, min: from, max: to, step: 0.05, value: this.#given[name] ?? 0.5 });
+    const input = make("input", {
+      type: "range",
+      name,
+      min: from,
+      max: to,
+      step: 0.05,
+      value: this.#given[name] ?? 0.5,
+    });
     const output = make("output", { textContent: this.#given[name]?.toFixed(2) ?? "default" });
-    const reset = make("button", { type: "button", className: "quiet", textContent: "Default", aria: { label: `${title}: default` } });
+    const aria = { label: `${title}: default` };
+    const reset = make("button", { type: "button", className: "quiet", textContent: "Default", aria });
     reset.hidden = !(name in this.#given);
     input.addEventListener("input", () => {
       this.#given[name] = Number(input.value);
@@ -64,7 +85,11 @@ export class Options {
   }
 
   #select(name, title, choices) {
-    const select = make("select", { name }, ...choices.map(([value, text]) => make("option", { value, textContent: text })));
+    const select = make(
+      "select",
+      { name },
+      ...choices.map(([value, text]) => make("option", { value, textContent: text })),
+    );
     if (name in this.#given) select.value = String(this.#given[name]);
     select.addEventListener("change", () => {
       const switches = { true: true, false: false };

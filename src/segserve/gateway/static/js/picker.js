@@ -5,7 +5,9 @@ import { nameOf, Picture } from "./picture.js";
 import { SCENES } from "./scenes.js";
 
 export class Picker {
-  /** on: {picture(picture), failure(error), loading(text), fetch(url): Promise<Blob>} */
+  #current = null; // the AbortController of what is being loaded
+
+  /** on: {picture(picture), failure(error), loading(text), fetch(url, signal): Promise<Blob>} */
   constructor(on) {
     this.on = on;
     const file = byId("file");
@@ -23,16 +25,26 @@ export class Picker {
     this.#acceptDrops();
   }
 
+  /** Give up what is being loaded, without a word. */
+  cancel() {
+    this.#current?.abort();
+  }
+
   #sceneButton(scene) {
     const { name, title } = scene;
-    const button = make("button", { type: "button", dataset: { scene: name }, title },
-      make("img", { src: `demo-scenes/${name}.jpg`, alt: title, width: 112, height: 84, loading: "lazy" }));
-    button.addEventListener("click", () => this.#load(`${name}.jpg`, async () => {
-      const url = new URL(`demo-scenes/${name}.jpg`, document.baseURI).href;
-      const response = await fetch(url);
-      if (!response.ok) throw new Error(`The demo room cannot be had: the server answered ${response.status}.`);
-      return Picture.fromBlob(await response.blob(), `${name}.jpg`, { kind: "scene", url, scene });
-    }));
+    const button = make(
+      "button",
+      { type: "button", dataset: { scene: name }, title },
+      make("img", { src: `demo-scenes/${name}.jpg`, alt: title, width: 112, height: 84, loading: "lazy" }),
+    );
+    button.addEventListener("click", () =>
+      this.#load(`${name}.jpg`, async (signal) => {
+        const url = new URL(`demo-scenes/${name}.jpg`, document.baseURI).href;
+        const response = await fetch(url, { signal });
+        if (!response.ok) throw new Error(`The demo room cannot be had: the server answered ${response.status}.`);
+        return Picture.fromBlob(await response.blob(), `${name}.jpg`, { kind: "scene", url, scene });
+      }),
+    );
     return button;
   }
 
@@ -80,15 +92,19 @@ export class Picker {
       return;
     }
     const name = nameOf(url);
-    this.#load(name, async () => Picture.fromBlob(await this.on.fetch(url), name, { kind: "url", url }));
+    this.#load(name, async (signal) => Picture.fromBlob(await this.on.fetch(url, signal), name, { kind: "url", url }));
   }
 
+  /** Only the picture that was chosen last counts. */
   async #load(name, load) {
+    this.cancel();
+    const { signal } = (this.#current = new AbortController());
     this.on.loading(`Loading ${name}…`);
     try {
-      this.on.picture(await load());
+      const picture = await load(signal);
+      if (!signal.aborted) this.on.picture(picture);
     } catch (error) {
-      this.on.failure(error);
+      if (!signal.aborted) this.on.failure(error);
     }
   }
 }

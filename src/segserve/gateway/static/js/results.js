@@ -22,7 +22,9 @@ export class ResultList {
   show(segments) {
     this.#segments = segments;
     byId("list").hidden = !segments?.items.length;
-    this.list.replaceChildren(...(segments?.items ?? []).map((item) => this.#entry(item)));
+    // Readings of one object stay together.
+    const items = [...(segments?.items ?? [])].sort((a, b) => (a.object ?? 0) - (b.object ?? 0));
+    this.list.replaceChildren(...items.map((item) => this.#entry(item)));
     if (segments) this.#check();
   }
 
@@ -45,9 +47,19 @@ export class ResultList {
     const swatch = make("span", { className: "swatch", aria: { hidden: "true" } });
     swatch.style.backgroundColor = cssColor(item.color);
     const score = item.score === null ? "" : item.score.toFixed(2);
-    const entry = make("li", { dataset: { index: item.index } }, make("label", {}, box, swatch,
-      make("span", { className: "label", textContent: item.label }), make("span", { className: "note", textContent: item.note }),
-      make("span", { className: "score", textContent: score, title: score && "score" })));
+    const entry = make(
+      "li",
+      { dataset: { index: item.index } },
+      make(
+        "label",
+        {},
+        box,
+        swatch,
+        make("span", { className: "label", textContent: item.label }),
+        make("span", { className: "note", textContent: item.note }),
+        make("span", { className: "score", textContent: score, title: score && "score" }),
+      ),
+    );
     entry.addEventListener("pointerenter", () => this.on.highlight(item));
     box.addEventListener("focus", () => box.matches(":focus-visible") && this.on.highlight(item));
     box.addEventListener("blur", () => this.on.highlight(null));
@@ -59,16 +71,14 @@ export class ResultList {
     this.all.checked = shown.length === items.length;
     this.all.indeterminate = shown.length > 0 && shown.length < items.length;
     byId("all-text").textContent = `All (${shown.length} of ${items.length} shown)`;
-    [...this.list.children].forEach((entry, index) => {
-      entry.querySelector("input").checked = items[index].visible;
-    });
+    for (const entry of this.list.children) entry.querySelector("input").checked = items[entry.dataset.index].visible;
   }
 
   /** Scrolls within the list only, so that the page does not jump. */
   #reveal(entry) {
     const { list } = this;
-    const top = entry.offsetTop - list.offsetTop;
-    if (top < list.scrollTop) list.scrollTop = top;
-    else if (top + entry.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top + entry.offsetHeight - list.clientHeight;
+    const bottom = entry.offsetTop + entry.offsetHeight;
+    if (entry.offsetTop < list.scrollTop) list.scrollTop = entry.offsetTop;
+    else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
   }
 }

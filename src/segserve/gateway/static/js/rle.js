@@ -8,7 +8,7 @@ const SIGN = 0x10;
 /** Run lengths (Uint32Array), zeros first, of a counts text. Throws a RangeError where it is none. */
 export function runsOf(counts) {
   const runs = [];
-  for (let at = 0; at < counts.length; ) {
+  for (let at = 0; at < counts.length;) {
     let value = 0;
     let shift = 0;
     let group;

@@ -6,7 +6,7 @@ import { readLabelMap, runsByClass } from "./label_map.js";
 import { countsOf, paint } from "./rle.js";
 
 export class Segments {
-  /** items: {index, label, score (null of classes), box, area, counts, runs, color, visible, note}. */
+  /** items: {index, label, score (null of classes), object (of clicks), box, area, counts, runs, color, visible, note}. */
   constructor(kind, width, height, items) {
     this.kind = kind; // "instances" or "classes"
     this.width = width;
@@ -23,15 +23,25 @@ export class Segments {
     const runs = await decodeAll(instances.map(({ mask }) => mask));
     const colors = instanceColors(instances, known);
     const best = bestOfObjects(instances);
-    const items = instances.map(({ label, score, box, area, mask: { counts } }, index) => ({
-      index, label, score, box, area, counts, runs: runs[index], color: colors[index], visible: best[index],
+    const items = instances.map(({ label, score, box, area, object, mask: { counts } }, index) => ({
+      index,
+      label,
+      score,
+      object,
+      box,
+      area,
+      counts,
+      runs: runs[index],
+      color: colors[index],
+      visible: best[index],
       note: best[index] ? "" : "other reading",
     }));
     return new Segments("instances", width, height, items);
   }
 
   static async #fromLabelMap({ classes, label_map: labelMap, pixel_fraction: fractions }) {
-    if (classes.length > 256) throw new Error(`This page shows label maps of up to 256 classes; this has ${classes.length}.`);
+    if (classes.length > 256)
+      throw new Error(`This page shows label maps of up to 256 classes; this has ${classes.length}.`);
     const { width, height, classes: pixels } = await readLabelMap(labelMap);
     const colors = classColors(classes);
     const items = [...runsByClass(pixels, height, width)]
@@ -40,7 +50,18 @@ export class Segments {
         const label = classes[value] ?? `class ${value}`;
         const fraction = fractions?.[label] ?? area / (width * height);
         const note = `${(fraction * 100).toFixed(fraction < 0.1 ? 1 : 0)} %`;
-        return { index, label, score: null, box, area, counts: countsOf(runs), runs, color: colors[value], visible: true, note };
+        return {
+          index,
+          label,
+          score: null,
+          box,
+          area,
+          counts: countsOf(runs),
+          runs,
+          color: colors[value] ?? [128, 128, 128],
+          visible: true,
+          note,
+        };
       });
     return new Segments("classes", width, height, items);
   }

@@ -10,16 +10,23 @@ export function curl(request, base, hasKey) {
   const key = hasKey ? [`-H ${shell(`X-API-Key: ${KEY}`)}`] : [];
   const address = shell(new URL(request.path, base).href);
   if (request instanceof SegmentRequest) {
-    return fetched(request.picture) + [
-      `curl -sS ${address}`, ...key, `--form-string ${shell(`request=${JSON.stringify(request.body)}`)}`,
-      `-F ${shell(`image=@"${file.replace(/["\\]/g, "\\$&")}"`)}`,
-    ].join(" \\\n  ");
+    return (
+      fetched(request.picture) +
+      [
+        `curl -sS ${address}`,
+        ...key,
+        `--form-string ${shell(`request=${JSON.stringify(request.body)}`)}`,
+        `-F ${shell(`image=@"${file.replace(/["\\]/g, "\\$&")}"`)}`,
+      ].join(" \\\n  ")
+    );
   }
   // printf puts the picture into the JSON: %s is its place, so that other signs of printf's are doubled.
-  const [before, after] = JSON.stringify(request.body("\u0000")).split('"\\u0000"').map((part) => part.replace(/[%\\]/g, "$&$&"));
-  return `${fetched(request.picture)}printf ${shell(`${before}"%s"${after}`)} "$(base64 < ${shell(file)} | tr -d '\\n')" |\n  ` + [
-    `curl -sS ${address}`, ...key, "-H 'Content-Type: application/json' --data-binary @-",
-  ].join(" \\\n  ");
+  const parts = JSON.stringify(request.body("\u0000")).split('"\\u0000"');
+  const [before, after] = parts.map((part) => part.replace(/[%\\]/g, "$&$&"));
+  return (
+    `${fetched(request.picture)}printf ${shell(`${before}"%s"${after}`)} "$(base64 < ${shell(file)} | tr -d '\\n')" |\n  ` +
+    [`curl -sS ${address}`, ...key, "-H 'Content-Type: application/json' --data-binary @-"].join(" \\\n  ")
+  );
 }
 
 /** The request with segserve.client. */
@@ -74,7 +81,11 @@ function literal(value) {
   if (value === false) return "False";
   if (value === null) return "None";
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
-  if (typeof value === "object") return `{${Object.entries(value).map(([key, each]) => `${text(key)}: ${literal(each)}`).join(", ")}}`;
+  if (typeof value === "object") {
+    return `{${Object.entries(value)
+      .map(([key, each]) => `${text(key)}: ${literal(each)}`)
+      .join(", ")}}`;
+  }
   return JSON.stringify(value);
 }
 

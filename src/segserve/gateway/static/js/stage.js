@@ -89,7 +89,10 @@ export class Stage {
   /** The pixel of the picture, not rounded, under a pointer event; always within the picture. */
   pixelAt({ clientX, clientY }) {
     const { left, top, width, height } = this.canvas.getBoundingClientRect();
-    return this.within([((clientX - left) / width) * this.#picture.width, ((clientY - top) / height) * this.#picture.height]);
+    return this.within([
+      ((clientX - left) / width) * this.#picture.width,
+      ((clientY - top) / height) * this.#picture.height,
+    ]);
   }
 
   within([x, y]) {
@@ -184,7 +187,12 @@ export class Stage {
   #drawCrosshair([x, y]) {
     const { context } = this;
     context.beginPath();
-    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    for (const [dx, dy] of [
+      [1, 0],
+      [-1, 0],
+      [0, 1],
+      [0, -1],
+    ]) {
       context.moveTo(x + 4 * dx, y + 4 * dy);
       context.lineTo(x + 18 * dx, y + 18 * dy);
     }
