@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,21 @@ def test_answers_are_torchvisions(tmp_path: Path, name: str, file: str) -> None:
     # A network that says the same of every pixel would show nothing.
     shares = torch.bincount(torch.cat(labels), minlength=5) / sum(map(len, labels))
     assert (shares > 0.02).sum() >= 2
+
+
+def test_files_as_trainings_write_them(tmp_path: Path) -> None:
+    name = "lraspp_mobilenet_v3_large"
+    weights = segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5).state_dict()
+    in_parallel = {f"module.{key}": tensor for key, tensor in weights.items()}
+    # As torchvision's references/segmentation/train.py.
+    training = {"model": weights, "optimizer": {"state": {}}, "epoch": 3, "args": argparse.Namespace(lr=0.01)}
+    torch.save(training, tmp_path / "model_3.pth")
+    torch.save(in_parallel, tmp_path / "parallel.pth")
+    save_file(in_parallel, tmp_path / "parallel.safetensors")
+    for file in ("model_3.pth", "parallel.pth", "parallel.safetensors"):
+        convert_torchvision(tmp_path / file, name, CLASSES, tmp_path / f"of_{file}", SIZE)
+        found = load_file(tmp_path / f"of_{file}" / "model.safetensors")
+        torch.testing.assert_close(found["classifier.low_classifier.bias"], weights["classifier.low_classifier.bias"])
 
 
 def test_a_saved_checkpoint_is_loaded_again_and_half_is_half_as_large(tmp_path: Path) -> None:

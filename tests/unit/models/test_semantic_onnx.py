@@ -203,6 +203,30 @@ def hidden_classes(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Concat", ["all", "all"], ["logits"], axis=1))
 
 
+def nothing_left(model: onnx.ModelProto) -> None:
+    """The output leaves its size open, and has no pixel."""
+    for side in (2, 3):
+        shape_of(model.graph.output[0]).dim[side].dim_param = f"side{side}"
+    model.graph.node[2].output[0] = "all"
+    for name, values in (("ends", [0, 0]), ("starts", [0, 0]), ("axes", [2, 3])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+    model.graph.node.append(helper.make_node("Slice", ["all", "starts", "ends", "axes"], ["logits"]))
+
+
+def not_a_number(model: onnx.ModelProto) -> None:
+    model.graph.node[2].output[0] = "all"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "nan"))
+    model.graph.node.append(helper.make_node("Add", ["all", "nan"], ["logits"]))
+
+
+def huge_tensor(model: onnx.ModelProto) -> None:
+    model.graph.node[2].output[0] = "all"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2_000_000, 2_000_000], np.int64), "shape"))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["huge"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["all", "most"], ["logits"]))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -223,6 +247,9 @@ def hidden_classes(model: onnx.ModelProto) -> None:
         (future_opset, "cannot be loaded"),
         (hidden_batch, "2 x 3 x 48 x 64"),
         (hidden_classes, "expected 2 x 5 x h x w for two pictures and 5 classes, came 2 x 10 x 24 x 32"),
+        (nothing_left, "expected 2 x 5 x h x w for two pictures and 5 classes, came 2 x 5 x 0 x 0"),
+        (not_a_number, "output logits: expected finite numbers"),
+        (huge_tensor, "needs more memory for two pictures than there is"),
     ],
 )
 def test_other_models_are_refused_with_the_reason(

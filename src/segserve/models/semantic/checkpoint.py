@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,11 +153,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise NotFoundError(f"There is no file {file.name}.")
     if file.suffix == ".safetensors":
         try:
-            return dict(load_file(file))
+            return _plain_names(load_file(file))
         except (SafetensorError, OSError) as error:
             raise InvalidRequestError(f"{file.name} cannot be read: {error}.") from error
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        # torchvision's training script puts its arguments beside the weights: a bag of values, which runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         # Pickles fail with whatever their opcodes lead to.
         raise InvalidRequestError(
@@ -168,7 +171,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     ):
         raise InvalidRequestError(f"{file.name}: expected a state_dict, names with tensors.")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return _plain_names(content)
 
 
 def pascal_voc_labels() -> tuple[str, ...]:
@@ -177,6 +180,11 @@ def pascal_voc_labels() -> tuple[str, ...]:
 
     names = Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"]
     return tuple("background" if name == "__background__" else name for name in names)
+
+
+def _plain_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefix that training in parallel gives them."""
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
 def _class_count(tensors: dict[str, Tensor], architecture: str, name: str) -> int:

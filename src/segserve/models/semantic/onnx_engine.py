@@ -24,7 +24,8 @@ from segserve.models.semantic.onnx_file import (
 __all__ = ["OnnxEngine", "external_data_files"]
 
 _TRIAL_SIDE = 256
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4
+"""Of ONNX Runtime's log: its errors come as exceptions anyway."""
 
 
 class OnnxEngine:
@@ -87,11 +88,18 @@ class OnnxEngine:
 
     def _try(self, classes: int, size: tuple[int, int]) -> None:
         """Two pictures: what a file declares as open may yet be fixed within it."""
-        found = self.run(torch.zeros((2, 3, *size)))
-        if found.dim() != 4 or tuple(found.shape[:2]) != (2, classes):
+        try:
+            found = self.run(torch.zeros((2, 3, *size)))
+        except MemoryError as error:
+            raise InvalidRequestError(f"{self._name} needs more memory for two pictures than there is.") from error
+        if found.dim() != 4 or tuple(found.shape[:2]) != (2, classes) or 0 in found.shape:
             raise InvalidRequestError(
                 f"{self._name}: output {OUTPUT_NAME}: expected 2 x {classes} x h x w for two pictures and {classes} "
                 f"classes, came {' x '.join(map(str, found.shape))}."
+            )
+        if not found.isfinite().all():
+            raise InvalidRequestError(
+                f"{self._name}: output {OUTPUT_NAME}: expected finite numbers, came others. Are its weights damaged?"
             )
 
 
@@ -99,7 +107,7 @@ def _session(path: Path, threads: int, device: torch.device) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # Its plans are kept for every size of batch that was seen, each with memory of its own.
     options.enable_mem_pattern = False
     # Threads that wait in a loop would take the cores from the engine torch and from other workers.
