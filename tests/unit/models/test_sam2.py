@@ -138,6 +138,46 @@ def test_an_objects_answer_does_not_change_with_how_many_are_decoded_at_once(
         assert masks.iou(one.mask, other.mask) >= 0.999
 
 
+def test_objects_of_several_pictures_can_be_encoded_and_decoded_together(
+    folder: Path, plain: Sam2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU."""
+    predictor = Sam2.from_folder(folder, device="cpu")
+    predictor._decoder.across_pictures = True
+    monkeypatch.setattr("segserve.models.sam2.predictor.ENCODED_AT_ONCE", {"cpu": 3})
+    monkeypatch.setattr("segserve.models.sam2.decoding.DECODED_AT_ONCE", {"cpu": 32})
+    calls: list[int] = []
+    decode = predictor._model.mask_decoder.forward
+
+    def spy(**named: Any) -> Any:
+        calls.append(len(named["sparse_prompt_embeddings"]))
+        return decode(**named)
+
+    monkeypatch.setattr(predictor._model.mask_decoder, "forward", spy)
+    for found, expected in zip(predictor.predict(IMAGES, PROMPTS), plain.predict(IMAGES, PROMPTS), strict=True):
+        assert len(found.instances) == len(expected.instances) > 0
+        for one, other in zip(found.instances, expected.instances, strict=True):
+            assert (one.object, one.score) == (other.object, pytest.approx(other.score, abs=1e-5))
+            assert np.count_nonzero(one.mask != other.mask) <= 0.001 * one.mask.size
+            assert one.low_res is not None and other.low_res is not None
+            np.testing.assert_allclose(one.low_res, other.low_res, atol=2e-4)
+    # Clicks with three masks, a box, two points with one mask and with three, clicks with one mask.
+    assert sorted(calls) == [1, 1, 1, 2, 2]
+
+
+def test_lower_precision_gives_nearly_the_same_answer(folder: Path, plain: Sam2) -> None:
+    rough = Sam2.from_folder(folder, device="cpu", dtype="bfloat16", cache=EmbeddingCache(2**20))
+    prompt = ClickPrompt((BOX,), Sam2Parameters(low_res=True))
+    exact = plain.predict(IMAGES[:1], [prompt])[0].instances[0]
+    first, second = (rough.predict(IMAGES[:1], [prompt])[0] for _ in range(2))
+    assert second.cached
+    assert_identical(first, second)
+    assert first.instances[0].low_res is not None and first.instances[0].low_res.dtype == np.float32
+    assert first.instances[0].score != exact.score
+    assert first.instances[0].score == pytest.approx(exact.score, abs=0.05)
+    assert masks.iou(first.instances[0].mask, exact.mask) > 0.9
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (3, 5), (2, 2)])
 def test_odd_pictures_are_answered(plain: Sam2, size: tuple[int, int]) -> None:
     height, width = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,15 @@ def test_a_video_checkpoint_has_the_model_for_pictures(tmp_path: Path, folder: P
     )  # fmt: skip
     whole = randomized(tf.Sam2VideoModel(video), 3)
     whole.save_pretrained(tmp_path / "video")
-    processor().save_pretrained(tmp_path / "video")
+    # As on the hub: an older transformers wrote one file for each processor, and names the video model's.
+    prepare = processor().image_processor.to_dict() | {"image_processor_type": "Sam2ImageProcessorFast"}
+    named = {"target_size": 64, "point_pad_value": -10}
+    video_too = prepare | {"video_processor_type": "Sam2VideoVideoProcessor"}
+    files = {"preprocessor_config": prepare, "processor_config": named, "video_preprocessor_config": video_too}
+    for name, content in files.items():
+        (tmp_path / "video" / f"{name}.json").write_text(
+            json.dumps(content | {"processor_class": "Sam2VideoProcessor"})
+        )
     pictures = tf.Sam2Model(single).eval()
     pictures.load_state_dict({name: whole.state_dict()[name] for name in pictures.state_dict()})
     expected = Reference(pictures, processor()).ask(WIDE, [CLICK], multimask=True)

@@ -58,6 +58,9 @@ class LowResMasks:
 class Decoder:
     """Decodes objects.
 
+    On a CPU only objects of one picture run together, so that an answer is the same whatever else is in the batch; a
+    GPU is faster with those of several.
+
     Args:
         model: a ``Sam2Model`` on the placement's device.
         placement: where to compute.
@@ -68,17 +71,13 @@ class Decoder:
         self._placement = placement
         height, width = model.prompt_encoder.mask_input_size
         self.mask_size = (int(height), int(width))
+        self.across_pictures = placement.device.type != "cpu"
 
     def run(self, embeddings: Sequence[Embedding], tasks: Sequence[Task]) -> Iterator[tuple[Task, LowResMasks]]:
-        """Each task with its masks, as they are done: not in the tasks' order.
-
-        On a CPU only objects of one picture run together, so that an answer is the same whatever else is in the
-        batch; a GPU is faster with more.
-        """
-        on_cpu = self._placement.device.type == "cpu"
+        """Each task with its masks, as they are done: not in the tasks' order."""
         groups: dict[tuple[object, ...], list[Task]] = {}
         for task in tasks:
-            groups.setdefault((*task.shape, task.picture if on_cpu else None), []).append(task)
+            groups.setdefault((*task.shape, None if self.across_pictures else task.picture), []).append(task)
         at_once = DECODED_AT_ONCE[self._placement.device.type]
         for group in groups.values():
             for start in range(0, len(group), at_once):
