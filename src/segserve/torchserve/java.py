@@ -91,6 +91,9 @@ def server_environment(work: Path, threads: int | None) -> dict[str, str]:
     env.setdefault("TQDM_DISABLE", "1")
     for name, value in ALLOCATOR.items():
         env.setdefault(name, value)
+    # Threads that wait for each other give their core away: spinning instead, two on two busy cores took four times the
+    # processor time for a prompt on a kept embedding (benchmarks/README.md).
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         env.setdefault("OMP_NUM_THREADS", str(threads))
     return env

@@ -8,6 +8,8 @@ Every object of a scene that is not marked ``ignore`` is asked for on its own:
 * ``second_click``: the first click and one that corrects the counted answer (see ``clicks.corrective_click``);
   ``second_click_with_mask`` sends that answer's low-resolution logits along.
 
+The objects whose first answer is poor (IoU < 0.8), which people correct, are summed up on their own too.
+
 All figures are mean mask IoUs. An object without an answer counts as 0; one that needs no correction keeps its IoU.
 """
 
@@ -27,6 +29,7 @@ from segserve.training.clicks import Click, corrective_click, first_click
 from segserve.training.scenes import CATEGORIES
 from segserve.training.scenes.files import StoredInstance, StoredScene
 
+POOR_IOU = 0.8
 FIGURES = ("click", "best_of_three", "box", "second_click", "second_click_with_mask")
 
 
@@ -55,7 +58,7 @@ ClickModel = Callable[[Rgb, Sequence[AskedObject]], list[list[FoundMask]]]
 def evaluate_clicks(
     scenes: Iterable[StoredScene], outline: ClickModel, done: Callable[[], None] | None = None
 ) -> dict[str, Any]:
-    """Mean IoUs over all objects of the scenes, together and by category.
+    """Mean IoUs over all objects of the scenes, over those with a poor first answer, and by category.
 
     Args:
         scenes: pictures with their truth.
@@ -75,13 +78,15 @@ def evaluate_clicks(
     return {
         "scenes": count,
         "overall": _means(everything),
+        "poor_first_answer": _means([figures for figures in everything if figures["click"] < POOR_IOU]),
         "by_category": {name: _means(rows[name]) for name in CATEGORIES if name in rows},
     }
 
 
 def summary(metrics: dict[str, Any]) -> list[tuple[str, dict[str, float | int]]]:
-    """Rows (name, figures) for a table: overall, then each category."""
-    return [("all", metrics["overall"]), *metrics["by_category"].items()]
+    """Rows (name, figures) for a table: overall, the objects with a poor first answer, then each category."""
+    poor = (f"click below {POOR_IOU}", metrics["poor_first_answer"])
+    return [("all", metrics["overall"]), poor, *metrics["by_category"].items()]
 
 
 def _score_scene(image: Rgb, wanted: Sequence[StoredInstance], outline: ClickModel) -> list[dict[str, float]]:

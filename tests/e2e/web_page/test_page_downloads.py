@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_coco_json_of_classes(page: SegmentingPage, room: Room, tmp_path: Path) 
 
 def test_snippets_run(page: SegmentingPage, room: Room, found: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "room.png").write_bytes(room.file.read_bytes())
-    printed = run_in(tmp_path, ["bash", "-c", page.snippet("curl")], stand_in=True)
+    printed = run_in(tmp_path, ["bash", "-c", page.snippet("curl")])
     (result,) = json.loads(printed)["results"]
     assert result["instances"] == found
     printed = run_in(tmp_path, [sys.executable, "-c", page.snippet("python")])
@@ -115,32 +116,23 @@ def test_snippets_of_clicks_and_of_tiling_run(page: SegmentingPage, room: Room, 
     page.choose(room.file)
     page.mode("click")
     (result,) = page.answer_to(lambda: page.click(240, 580))["results"]
-    (again,) = json.loads(run_in(tmp_path, ["bash", "-c", page.snippet("curl")], stand_in=True))["results"]
+    (again,) = json.loads(run_in(tmp_path, ["bash", "-c", page.snippet("curl")]))["results"]
     assert again["instances"] == result["instances"]
     assert "object" in run_in(tmp_path, [sys.executable, "-c", page.snippet("python")])
     page.mode("tile")
     page.element("#category").select_option("Flooring")
     (tiled,) = page.answer_to(page.element("#run").click, "/invocations")["processed_images"]
-    assert json.loads(run_in(tmp_path, ["bash", "-c", page.snippet("curl")], stand_in=True))["processed_images"] == [
-        tiled
-    ]
+    assert json.loads(run_in(tmp_path, ["bash", "-c", page.snippet("curl")]))["processed_images"] == [tiled]
     run_in(tmp_path, [sys.executable, "-c", page.snippet("python")])
     np.testing.assert_array_equal(
         imaging.decode((tmp_path / "tiled.png").read_bytes()), imaging.decode(base64.b64decode(tiled))
     )
 
 
-def run_in(folder: Path, command: list[str], stand_in: bool = False) -> str:
-    """What a command prints, run in a folder; it must succeed."""
-    path = stand_in_path(folder) if stand_in else os.environ["PATH"]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def run_in(folder: Path, command: list[str]) -> str:
+    """What a command prints, run in a folder; it must succeed. Where there is no curl, its stand-in takes part."""
+    path = os.environ["PATH"] if shutil.which("curl") else stand_in_path(folder)
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -221,13 +221,14 @@ def test_workers_do_not_see_the_services_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGSERVE_ADMIN_KEY", "secret")
     monkeypatch.setenv("TS_CONFIG_FILE", "/elsewhere")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
     env = server_environment(tmp_path, threads=1)
     assert env["MALLOC_TRIM_THRESHOLD_"] == "4096"  # the operator's own wins
     assert env["MALLOC_MMAP_THRESHOLD_"] == str(32 * 2**20)
     assert "secret" not in env.values()
     assert "TS_CONFIG_FILE" not in env
-    assert env["OMP_NUM_THREADS"] == "1"
+    assert (env["OMP_NUM_THREADS"], env["OMP_WAIT_POLICY"]) == ("1", "PASSIVE")
     assert env["TMPDIR"] == str(tmp_path / "tmp")
     assert "OMP_NUM_THREADS" not in server_environment(tmp_path, threads=None)
 

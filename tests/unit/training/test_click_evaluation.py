@@ -57,7 +57,22 @@ def test_every_figure_scores_its_own_question(scenes: list[StoredScene]) -> None
     assert 0.5 < overall["click"] < 1.0  # the answer of the highest score counts, not the best one
     assert overall["second_click"] == overall["click"]
     assert sum(row["objects"] for row in metrics["by_category"].values()) == wanted
-    assert [name for name, _ in summary(metrics)] == ["all", *metrics["by_category"]]
+    assert [name for name, _ in summary(metrics)] == ["all", "click below 0.8", *metrics["by_category"]]
+
+
+def test_poor_first_answers_are_summed_up_on_their_own(scenes: list[StoredScene]) -> None:
+    class Forgetful(Knowing):
+        def answer(self, scene: StoredScene, asked: AskedObject) -> list[FoundMask]:
+            found = super().answer(scene, asked)
+            walls = [each for each in scene.instances if each.category == "wall" and not each.ignore]
+            is_wall = any(each.mask[asked.clicks[0].y, asked.clicks[0].x] for each in walls) if asked.clicks else False
+            return [] if is_wall and len(asked.clicks) == 1 else found[:1]
+
+    metrics = evaluate_clicks(scenes, Forgetful(scenes))
+    poor = metrics["poor_first_answer"]
+    assert poor["objects"] == metrics["by_category"]["wall"]["objects"] > 0
+    assert poor["click"] == 0.0 and poor["second_click"] > 0.5
+    assert metrics["overall"]["click"] > 0.5
 
 
 def test_ignored_objects_are_not_asked_for(scenes: list[StoredScene]) -> None:

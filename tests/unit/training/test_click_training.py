@@ -99,14 +99,21 @@ def test_every_trainable_parameter_is_taught_within_eight_steps(tmp_path: Path) 
     assert {name.split(".")[2] for name in frozen} == {"pred_obj_score_head"}
 
 
+def _ends(reports: list[dict[str, float]]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    return reports[:20], reports[-20:]
+
+
 def test_repeating_one_batch_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(SETTINGS, schedule=Schedule(peak=3e-3, warmup=5, decay=0.0))
     batch = make_click_batch(0, 0, 2, SIZE, clicks=3, boxes=2)
     monkeypatch.setattr(click_training, "make_click_batch", lambda *_, **__: batch)
     run = click_run(tmp_path, settings)
-    reports = [run.advance(10_000) for _ in range(120)]
-    assert reports[-1]["clicks"] < 0.6 * reports[0]["clicks"]
-    assert reports[-1]["boxes IoU"] > 0.6 and reports[-1]["corrections IoU"] > 0.6
+    reports = [run.advance(10_000) for _ in range(100)]
+    # What is asked changes with the step, so that single steps cannot be compared.
+    first, last = ({name: sum(report[name] for report in part) / 20 for name in part[0]} for part in _ends(reports))
+    assert last["clicks"] < 0.7 * first["clicks"] and last["boxes"] < 0.75 * first["boxes"]
+    for name in ("clicks IoU", "boxes IoU", "corrections IoU"):
+        assert last[name] > first[name] + 0.2, name
 
 
 def test_bfloat16_gives_almost_the_same_loss(tmp_path: Path) -> None:

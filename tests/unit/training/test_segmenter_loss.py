@@ -111,6 +111,21 @@ def test_only_the_best_candidate_is_taught() -> None:
     assert overlap.item() == 1.0
 
 
+def test_the_served_candidate_is_taught_too_where_it_is_asked_for() -> None:
+    candidates = torch.stack(
+        [logits_of(TRUTH) / 4, logits_of(WRONG["everything"]) / 4, logits_of(WRONG["nothing"]) / 4]
+    )
+    logits = candidates[None, None].requires_grad_()
+    scores = torch.tensor([[[0.5, 0.9, 0.1]]])
+    loss, overlap = mask_loss(logits, scores, targets_of(TRUTH), served_share=0.3)
+    loss.backward()
+    assert logits.grad is not None
+    moved = logits.grad[0, 0].abs().sum((-2, -1))
+    assert moved[0] > 0 and moved[1] > 0
+    assert moved[2] == 0
+    assert overlap.item() < 1.0  # of the served candidate, not of the best one
+
+
 def test_predicted_quality_is_pulled_to_the_real_overlap() -> None:
     scores = torch.tensor([[[0.2]]], requires_grad=True)
     loss, _ = mask_loss(logits_of(WRONG["one cell missing"])[None, None, None], scores, targets_of(TRUTH))
