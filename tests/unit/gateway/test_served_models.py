@@ -21,7 +21,7 @@ def test_before_anything_is_known_the_catalogs_names_stand() -> None:
     assert nothing.default() == nothing.named("grounded_sam") == "grounded_sam"
     assert nothing.named("mask_rcnn") == "mask_rcnn"
     assert nothing.entry("mask_rcnn") is MASK_RCNN
-    with pytest.raises(NotFoundError, match=r"'llama' is unknown. Models: grounded_sam, mask_rcnn, semantic\."):
+    with pytest.raises(NotFoundError, match=r"'llama' is unknown. Models: grounded_sam, mask_rcnn, semantic, sam2\."):
         nothing.entry("llama")
 
 
