@@ -214,7 +214,7 @@ def _announce(url: str, plan: ServingPlan, torchserve: TorchServe) -> None:
         f"{model.name} {model.version} ({model.workers} workers, batches of {model.batch_size})"
         for model in plan.models
     )
-    _say(f"segserve at {url}  (documentation: {url}/docs)")
+    _say(f"segserve at {url}  (the web page; documentation: {url}/docs)")
     _say(f"models: {models}, on {plan.profile}")
     tokens = torchserve.address.key_file or "off"
     _say(f"TorchServe at {torchserve.address.inference_url}, tokens: {tokens}, log: {torchserve.log_file}")
