@@ -16,6 +16,7 @@ from segserve.masks import Rle
 from segserve.models.box_segmenter import BoxSegmenter
 from segserve.models.device import choose_placement
 from segserve.models.embedding_cache import EmbeddingCache, without_cache
+from segserve.models.pictures import check_pictures
 from segserve.models.segmentation import Instance, Segmentation
 from segserve.models.text_detector import Detections, TextDetector
 from segserve.models.text_prompt import GroundedSamParameters, TextPrompt
@@ -84,8 +85,7 @@ class GroundedSam:
         """
         if len(images) != len(prompts):
             raise InvalidRequestError(f"prompts: expected {len(images)}, one a picture, came {len(prompts)}.")
-        for image in images:
-            _check_image(image)
+        check_pictures(images)
         shown = [thicken(image) for image in images]
         pictures = [each.image for each in shown]
         found = self.detector.detect(pictures, prompts)
@@ -117,11 +117,6 @@ class GroundedSam:
         with without_cache(self.segmenter):
             self.predict([image], [TextPrompt(("chair",))])
             self.segmenter.segment([image], [np.array([[8, 8, 56, 56]], dtype=np.float32)], [False])
-
-
-def _check_image(image: Rgb) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InvalidRequestError(f"image: expected H x W x 3 uint8, came {image.shape} {image.dtype}.")
 
 
 def _instances(shown: ThickPicture, prompt: TextPrompt, found: Detections, rles: Sequence[Rle]) -> list[Instance]:

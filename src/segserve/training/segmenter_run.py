@@ -105,8 +105,13 @@ class WeightAverage:
     """Exponential moving average of a module's parameters; it is what gets exported."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.source = dict(module.named_parameters())
+        self.source = self.averaged(module)
         self.average = {name: parameter.detach().clone() for name, parameter in self.source.items()}
+
+    @staticmethod
+    def averaged(module: nn.Module) -> dict[str, Tensor]:
+        """What is averaged of a module, by name; the tensors themselves."""
+        return dict(module.named_parameters())
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -15,13 +15,13 @@ from segserve.training.checkpoint import TrainingState, load_state, save_state
 from segserve.training.progress import ProgressCallback, ProgressReporter
 from segserve.training.scenes import CATEGORIES
 from segserve.training.schedule import Schedule
+from segserve.training.segmenter_run import WeightAverage
 from segserve.training.semantic_batches import DEVIATION, IGNORED, MEAN, SemanticBatch, Size, make_semantic_batch
 from segserve.training.semantic_loss import semantic_loss
 
 LEARNING_RATE, WARMUP = 2e-3, 150
 MATRIX_DECAY = 0.02
 GRADIENT_LIMIT = 1.0
-AVERAGE_DECAY = 0.998
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,13 @@ def coarse_logits(network: nn.Module, pixel_values: Tensor) -> Tensor:
     return logits
 
 
-class StateAverage:
-    """Exponential moving average of a module's parameters and normalization statistics; it is what gets exported."""
+class StateAverage(WeightAverage):
+    """Of a module's parameters and normalization statistics; it is what gets exported."""
 
-    def __init__(self, module: nn.Module) -> None:
-        state = module.state_dict()
-        self.source = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-        self.average = {name: tensor.detach().clone() for name, tensor in self.source.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the state after ``step`` (0-based); early steps count more, so that random weights fade."""
-        decay = min(AVERAGE_DECAY, (1.0 + step) / (10.0 + step))
-        torch._foreach_lerp_(list(self.average.values()), list(self.source.values()), 1.0 - decay)
-
-    def load(self, average: dict[str, Tensor]) -> None:
-        """Go on from a saved average."""
-        for name, tensor in average.items():
-            self.average[name].copy_(tensor)
+    @staticmethod
+    def averaged(module: nn.Module) -> dict[str, Tensor]:
+        """All of the module's state but its counters."""
+        return {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
 
 
 class SemanticRun:

@@ -28,6 +28,7 @@ from segserve.models.mask_rcnn.detectron2_settings import Settings
 from segserve.models.mask_rcnn.heads import Limits
 from segserve.models.mask_rcnn.parameters import MaskRcnnParameters
 from segserve.models.mask_rcnn.pictures import Size, input_size, resize
+from segserve.models.pictures import check_pictures
 from segserve.models.segmentation import Instance, Segmentation
 
 INSTALL = "python -m pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'"
@@ -114,9 +115,7 @@ class Detectron2MaskRcnn:
         """
         if len(images) != len(prompts):
             raise InvalidRequestError(f"prompts: expected {len(images)}, one a picture, came {len(prompts)}.")
-        for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                raise InvalidRequestError(f"image: expected H x W x 3 uint8, came {image.shape} {image.dtype}.")
+        check_pictures(images)
         limits = [self._limits(each) for each in prompts]
         sizes = [input_size(image.shape[0], image.shape[1], self._shape) for image in images]
         together: dict[tuple[Size, float, int], list[int]] = {}

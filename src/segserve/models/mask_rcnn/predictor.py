@@ -17,6 +17,7 @@ from segserve.models.mask_rcnn.heads import Detected, Limits
 from segserve.models.mask_rcnn.network import MaskRcnnNetwork, in_channels_last
 from segserve.models.mask_rcnn.parameters import MaskRcnnParameters
 from segserve.models.mask_rcnn.pictures import Size, as_batch, input_size, padded_size, paste_mask, resize
+from segserve.models.pictures import check_pictures
 from segserve.models.segmentation import Instance, Segmentation
 
 
@@ -82,9 +83,7 @@ class MaskRcnn:
         """
         if len(images) != len(prompts):
             raise InvalidRequestError(f"prompts: expected {len(images)}, one a picture, came {len(prompts)}.")
-        for image in images:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                raise InvalidRequestError(f"image: expected H x W x 3 uint8, came {image.shape} {image.dtype}.")
+        check_pictures(images)
         shape = self.network.architecture.input
         sizes = [input_size(image.shape[0], image.shape[1], shape) for image in images]
         together: dict[Size, list[int]] = {}

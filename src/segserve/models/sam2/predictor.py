@@ -18,6 +18,7 @@ from segserve.imaging import Rgb
 from segserve.models.checkpoints import CLICK_SEGMENTERS, load_model, load_processor
 from segserve.models.device import Placement, choose_placement
 from segserve.models.embedding_cache import Embedding, EmbeddingCache, encode_all, fingerprint, without_cache
+from segserve.models.pictures import check_pictures
 from segserve.models.sam2.decoding import Decoder, LowResMasks, Task
 from segserve.models.sam2.parameters import Sam2Parameters
 from segserve.models.sam2.prompts import ClickPrompt, Target
@@ -105,7 +106,7 @@ class Sam2:
         if len(images) != len(prompts):
             raise InvalidRequestError(f"prompts: expected {len(images)}, one a picture, came {len(prompts)}.")
         for image, prompt in zip(images, prompts, strict=True):
-            _check_image(image)
+            check_pictures([image])
             self.check(prompt, image)
         encoded = encode_all(images, self._encode, self.cache, self._fingerprint)
         tasks = [
@@ -127,7 +128,7 @@ class Sam2:
         Raises:
             InvalidRequestError: no picture of H x W x 3 uint8.
         """
-        _check_image(image)
+        check_pictures([image])
         with torch.inference_mode():
             return encode_all([image], self._encode, self.cache, self._fingerprint)[0].embedding
 
@@ -198,11 +199,6 @@ def _input_size(model: Any, processor: Any) -> tuple[int, int]:
             f"{made[0]} x {made[1]} and a target_size of {processor.target_size}."
         )
     return made
-
-
-def _check_image(image: Rgb) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InvalidRequestError(f"image: expected H x W x 3 uint8, came {image.shape} {image.dtype}.")
 
 
 def _instances(low_res: LowResMasks, task: Task, size: tuple[int, ...], prompt: ClickPrompt) -> Iterator[Instance]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from segserve.errors import InvalidRequestError, TooLargeError
+from segserve.errors import TooLargeError
 from segserve.imaging import Rgb
 from segserve.models.semantic.architecture import SemanticConfig
 from segserve.models.thin_picture import thicken
@@ -101,17 +101,6 @@ def _fixed_size(processor: Any) -> Size | None:
     if getattr(processor, "keep_aspect_ratio", False) or height % multiple or width % multiple:
         return None
     return int(height), int(width)
-
-
-def check_pictures(images: Sequence[Rgb]) -> None:
-    """Whether each is a picture that a predictor takes.
-
-    Raises:
-        InvalidRequestError: one is not H x W x 3 uint8, or is empty.
-    """
-    for image in images:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise InvalidRequestError(f"image: expected H x W x 3 uint8, came {image.shape} {image.dtype}.")
 
 
 def grouped(inputs: Sequence[Tensor]) -> list[list[int]]:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from segserve.errors import InvalidRequestError
 from segserve.imaging import Rgb
 from segserve.models.device import Placement, choose_placement
+from segserve.models.pictures import check_pictures
 from segserve.models.segmentation import LabelMap
 from segserve.models.semantic import label_maps
 from segserve.models.semantic.any_image import as_rgb
 from segserve.models.semantic.checkpoint import ONNX_FILE, Checkpoint, load_checkpoint
 from segserve.models.semantic.parameters import Engine, Output, OutputSize, SemanticParameters
-from segserve.models.semantic.pictures import Size, check_pictures, grouped
+from segserve.models.semantic.pictures import Size, grouped
 
 if TYPE_CHECKING:
     from segserve.models.semantic.onnx_engine import OnnxEngine
