@@ -10,10 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a process: TorchServe's workers and the tests share the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install chromium demo serve test lint format bench clean
+.PHONY: help install chromium demo serve test lint format bench image-test containers clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(STAMP) ## create .venv with everything in it, Java included, and the tests' browser
 	@$(MAKE) --no-print-directory chromium || echo "segserve is installed; only the web page's tests need a browser."
@@ -58,6 +58,16 @@ format: $(STAMP) ## let ruff mend what it can
 
 bench: $(STAMP) ## throughput, latency and CPU of the served models against in-process calls
 	$(BIN)/python benchmarks/serving.py
+
+image-test: $(STAMP) containers ## build the container image, run it as SageMaker does and hold it to the contract (gigabytes)
+	$(BIN)/python -m pytest tests/image -o python_files='image_*.py' -o timeout=7200 -o log_cli=true -o log_cli_level=INFO
+
+# What builds and runs containers: Docker or podman, and debootstrap for machines that reach no registry.
+containers:
+	@command -v docker podman >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends podman buildah crun runc debootstrap >/dev/null; } \
+	  || { echo "Docker or podman is missing: sudo apt-get install podman buildah runc debootstrap"; exit 1; }
 
 clean: ## remove what was built, the virtual environment included
 	rm -rf $(VENV) build demo_output logs model_store/*.mar .pytest_cache .mypy_cache .ruff_cache

@@ -35,9 +35,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-import load
 from segserve import imaging
 from segserve.client import Client
+from segserve.closed_loop import post_request, run_load
 from segserve.torchserve.java import ALLOCATOR
 from segserve.training.scenes import make_scene
 
@@ -190,12 +190,12 @@ class Service:
     def turn(self, clients: int, seconds: float) -> dict[str, Any]:
         """One closed-loop turn with its CPU figures, in milliseconds a request."""
         before = cpu_seconds(self.pid)
-        done = load.run(self.url, self.request, clients=clients, seconds=seconds)
+        done = run_load(self.url, [self.request], clients=clients, seconds=seconds)
         after = cpu_seconds(self.pid)
         spent = {f"{kind}_cpu_ms": 1000 * (after[kind] - before[kind]) / done.answered for kind in after}
         if set(done.statuses) != {200}:
             raise SystemExit(f"not every request was answered with 200: {done.statuses}")
-        return {"throughput": len(done.latencies) / done.seconds, "latencies": done.latencies, **spent}
+        return {"throughput": done.throughput, "latencies": done.latencies, **spent}
 
 
 def measure(service: Service, bare: InProcess, clients: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def main() -> None:
         weights = heavier_copy(options.weights, options.detector_size, work / "weights")
         bare = InProcess(weights, data, options.workers, options.batch_size)
         with serving(weights, work, options.workers, options.batch_size) as (url, gateway):
-            request = load.request_bytes(url + target, data, {"Content-Type": "image/jpeg"})
+            request = post_request(url + target, data, {"Content-Type": "image/jpeg"})
             service = Service(url, gateway, request)
             # Java compiles what runs often: its first hundreds of requests cost several times as much.
             status.update("warming up")

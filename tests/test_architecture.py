@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "handlers": {"torchserve", "models"},
     "training": {"training", "models"},
     "export": {"export", "models"},
+    "conformance": {"conformance"},
     "cli": SUBPACKAGES,
 }
 # Which third-party packages only some places may import.
@@ -107,6 +108,8 @@ def test_commands_import_heavy_packages_only_when_they_run(path: Path) -> None:
         ("training", "from segserve.export import engines"),
         ("export", "from segserve.training import scenes"),
         ("gateway", "import onnxruntime"),
+        ("conformance", "from segserve.gateway import app"),
+        ("conformance", "import torch"),
         ("models", "from tests import scenes"),
     ],
 )

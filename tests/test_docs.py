@@ -50,7 +50,7 @@ def test_the_code_map_names_every_module_of_the_packages_and_nothing_else() -> N
 
 
 def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
-    named = {word for text in TEXT.values() for word in re.findall(r"(?:SEGSERVE|OPENAI)_[A-Z0-9_]+", text)}
+    named = {word for text in TEXT.values() for word in re.findall(r"(?:SEGSERVE|OPENAI|SAGEMAKER)_[A-Z0-9_]+", text)}
     assert named == set(ENVIRONMENT)
 
 
@@ -79,8 +79,8 @@ def test_help_is_fast_because_nothing_heavy_is_imported() -> None:
 
 
 def test_documented_routes_are_those_of_the_gateway() -> None:
-    served = set(create_app(Settings()).openapi()["paths"])
-    named = set(re.findall(r"`(?:GET|POST|PUT) (/[\w/{}-]*)", TEXT["docs/api.md"]))
+    served = set(create_app(Settings(sagemaker_runtime=True)).openapi()["paths"])
+    named = set(re.findall(r"`(?:GET|POST|PUT|DELETE) (/[\w/{}-]*)", TEXT["docs/api.md"]))
     assert named <= served | {"/docs", "/openapi.json"}
     assert served - named <= {"/", "/docs", "/openapi.json"}
 
@@ -96,8 +96,8 @@ def test_documented_error_codes_and_parameters_are_complete() -> None:
 
 
 def test_makefile_targets_that_the_readme_names_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    named = {word for text in TEXT.values() for word in re.findall(r"(?m)(?:^|`)make ([a-z]+)\b", text)}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {word for text in TEXT.values() for word in re.findall(r"(?m)(?:^|`)make ([a-z-]+)\b", text)}
     assert {name for name in named if name in targets} >= {"demo", "test", "serve", "lint", "bench"}
     assert named - targets == set()
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import requests
@@ -256,6 +256,28 @@ class Client:
         numbers = {"min_workers": minimum, "max_workers": maximum}
         described: dict[str, Any] = self._ask("PUT", f"/v1/models/{model}", params=numbers)
         return described
+
+    def load(self, name: str, url: str) -> None:
+        """Have the server load an archive under a name; returns when it is ready. Needs the admin key as api_key.
+
+        Args:
+            url: a path on the server, within its model store or its folder of models that may be loaded.
+
+        Raises:
+            InvalidRequestError: no archive is there, it may not be loaded, or it is broken.
+            AlreadyLoadedError: the name is taken.
+            NoRoomError: the server has not enough memory.
+        """
+        # Once: what was asked twice would find the name taken.
+        self._ask("POST", "/models", Retries(attempts=1), json={"model_name": name, "url": url})
+
+    def unload(self, name: str) -> None:
+        """Have the server unload a model. Needs the admin key as api_key.
+
+        Raises:
+            NotFoundError: no such model is loaded.
+        """
+        self._ask("DELETE", f"/models/{quote(name, safe='')}", Retries(attempts=1))
 
     def ready(self) -> bool:
         """Whether the server answers and every model it serves is loaded."""

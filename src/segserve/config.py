@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +12,10 @@ from pathlib import Path
 from segserve.errors import InvalidRequestError
 from segserve.imaging import ImageLimits
 
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
+
+_MAX_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -143,10 +147,17 @@ class Settings:
         admin_key: key for scaling through the gateway; None: scaling is off.
         tiling_catalog: YAML of seed 000's categories; None: the demo catalog of the package.
         detection_dir: seed 001's working directory with its pictures and what was found; None: no files.
-        page_endpoint: origin of the API that the web page asks; empty: the one that it comes from.
+        page_endpoint: address of the API that the web page asks, without a slash at its end; empty: the one that it
+            comes from.
         cors: which other origins' pages may read the answers.
         rewriting: of product names into plain categories.
         log_format: ``json`` (one object a line) or ``text``.
+        log_level: of segserve's own log, as the module logging counts.
+        multi_model: whether models come and go as SageMaker's multi-model hosting has it: the service is healthy
+            without one, and asks no admin key for loading and unloading.
+        sagemaker_runtime: whether the gateway also answers as SageMaker's runtime does, for AWS clients; development.
+        local_key: opens what the admin key opens, to commands of the same user on the same machine; made anew at each
+            start.
     """
 
     host: str = "127.0.0.1"
@@ -165,6 +176,38 @@ class Settings:
     cors: CorsPolicy = field(default_factory=CorsPolicy)
     rewriting: RewritingSettings = field(default_factory=RewritingSettings)
     log_format: str = "text"
+    log_level: int = logging.INFO
+    multi_model: bool = False
+    sagemaker_runtime: bool = False
+    local_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ServeDefaults:
+    """What ``segserve serve`` does where no option says otherwise.
+
+    Attributes:
+        host, port: where the gateway listens.
+        model_stores: folders of archives; the first that holds one is served from.
+        log_dir: of TorchServe's log.
+        models: names of the models to serve; empty: every archive.
+        workers: of each model; None: as its profile says.
+        multi_model: see Settings.
+        multi_model_dir: the folder within which models may be loaded while the service runs, beside the model store.
+        sagemaker_runtime: see Settings.
+        inner_ports: the first and the last port that TorchServe may use; None: its usual ones.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    model_stores: tuple[Path, ...] = (Path("model_store"),)
+    log_dir: Path = Path("logs")
+    models: tuple[str, ...] = ()
+    workers: int | None = None
+    multi_model: bool = False
+    multi_model_dir: Path = Path("/opt/ml/models")
+    sagemaker_runtime: bool = False
+    inner_ports: tuple[int, int] | None = None
 
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -177,7 +220,7 @@ ENVIRONMENT: dict[str, str] = {
     "SEGSERVE_S3_BUCKETS": "comma-separated buckets that s3:// images may come from",
     "SEGSERVE_TILING_CATALOG": "path of the YAML catalog for product tiling",
     "SEGSERVE_DETECTION_DIR": "folder of the detect-area routes' pictures and results; made if it is not there",
-    "SEGSERVE_PAGE_ENDPOINT": "origin of the API that the web page asks, if it is not the one it comes from",
+    "SEGSERVE_PAGE_ENDPOINT": "address of the API that the web page asks, if it is not the one it comes from",
     "SEGSERVE_CORS_ORIGINS": "comma-separated origins whose pages may read the answers, or *",
     "SEGSERVE_CORS_CREDENTIALS": "true: those pages' requests may carry cookies; not with *",
     KEY_VARIABLE: "key of the server that turns long product names into plain categories; off without one",
@@ -189,6 +232,19 @@ ENVIRONMENT: dict[str, str] = {
     "SEGSERVE_MAX_IMAGE_BYTES": "largest encoded image in bytes",
     "SEGSERVE_MAX_PIXELS": "largest image in pixels, width x height",
     "SEGSERVE_TIMEOUT_S": "seconds within which every request is answered",
+    "SEGSERVE_HOST": "where segserve serve listens, as --host",
+    "SEGSERVE_PORT": "its port, as --port",
+    "SEGSERVE_MODEL_STORE": "folders with : between them, as --model-store; the first with an archive counts",
+    "SEGSERVE_MODELS": "comma-separated names of the models to serve, as --models",
+    "SEGSERVE_LOG_DIR": "folder of TorchServe's log, as --log-dir",
+    "SEGSERVE_MULTI_MODEL_DIR": "folder within which models may be loaded while serving, as --multi-model-dir",
+    "SEGSERVE_SAGEMAKER_RUNTIME": "true: answer AWS clients as SageMaker's runtime does, as --sagemaker-runtime",
+    "SAGEMAKER_BIND_TO_PORT": "the port that SageMaker asks for; before SEGSERVE_PORT",
+    "SAGEMAKER_SAFE_PORT_RANGE": "first-last of the ports that TorchServe may use, as SageMaker gives it",
+    "SAGEMAKER_MULTI_MODEL": "true: models are loaded and unloaded while serving, as --multi-model",
+    "SAGEMAKER_MODEL_SERVER_WORKERS": "processes per model, as --workers",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": "as SEGSERVE_TIMEOUT_S, which comes first",
+    "SAGEMAKER_CONTAINER_LOG_LEVEL": "least level of the log: 10, 20, 30, 40, 50 or its name, e.g. warning",
 }
 """Every variable that is read, with its meaning."""
 
@@ -206,13 +262,14 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> Setti
     log_format = env.get("SEGSERVE_LOG_FORMAT", defaults.log_format)
     if log_format not in ("text", "json"):
         raise InvalidRequestError(f"SEGSERVE_LOG_FORMAT: expected text or json, came {log_format!r}.")
+    timeout_s = _number(env, "SAGEMAKER_MODEL_SERVER_TIMEOUT", defaults.limits.timeout_s)
     max_image_bytes = int(_number(env, "SEGSERVE_MAX_IMAGE_BYTES", defaults.image_limits.max_bytes))
     max_pixels = int(_number(env, "SEGSERVE_MAX_PIXELS", defaults.image_limits.max_pixels))
     return Settings(
         image_limits=ImageLimits(max_image_bytes, max_pixels),
         limits=RequestLimits(
             max_body_bytes=int(_number(env, "SEGSERVE_MAX_BODY_BYTES", defaults.limits.max_body_bytes)),
-            timeout_s=_number(env, "SEGSERVE_TIMEOUT_S", defaults.limits.timeout_s),
+            timeout_s=_number(env, "SEGSERVE_TIMEOUT_S", timeout_s),
         ),
         fetch=FetchPolicy(
             max_bytes=max_image_bytes,
@@ -227,15 +284,84 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> Setti
         cors=CorsPolicy(_list(env, "SEGSERVE_CORS_ORIGINS"), _switch(env, "SEGSERVE_CORS_CREDENTIALS")),
         rewriting=_rewriting(env),
         log_format=log_format,
+        log_level=_log_level(env),
     )
+
+
+def serve_defaults(environ: Mapping[str, str] | None = None) -> ServeDefaults:
+    """The defaults of ``segserve serve`` that the environment describes: what differs in a container.
+
+    Raises:
+        InvalidRequestError: a value is not of the form its variable needs; names the variable.
+    """
+    env = os.environ if environ is None else environ
+    usual = ServeDefaults()
+    stores = tuple(Path(part) for part in env.get("SEGSERVE_MODEL_STORE", "").split(":") if part.strip())
+    workers = _whole(env, "SAGEMAKER_MODEL_SERVER_WORKERS", 1, 1024)
+    port = _whole(env, "SEGSERVE_PORT", 0, _MAX_PORT)
+    asked = _whole(env, "SAGEMAKER_BIND_TO_PORT", 1, _MAX_PORT)
+    given = asked if asked is not None else port
+    return ServeDefaults(
+        host=env.get("SEGSERVE_HOST", "").strip() or usual.host,
+        port=usual.port if given is None else given,
+        model_stores=stores or usual.model_stores,
+        log_dir=Path(env.get("SEGSERVE_LOG_DIR") or usual.log_dir),
+        models=_list(env, "SEGSERVE_MODELS"),
+        workers=workers,
+        multi_model=_switch(env, "SAGEMAKER_MULTI_MODEL"),
+        multi_model_dir=Path(env.get("SEGSERVE_MULTI_MODEL_DIR") or usual.multi_model_dir),
+        sagemaker_runtime=_switch(env, "SEGSERVE_SAGEMAKER_RUNTIME"),
+        inner_ports=_port_range(env),
+    )
+
+
+def _log_level(env: Mapping[str, str]) -> int:
+    text = env.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "").strip() or "info"
+    level = logging.getLevelNamesMapping().get(text.upper())
+    if level is None and text.isascii() and text.isdigit() and int(text) <= logging.CRITICAL:
+        level = int(text)
+    if level is None:
+        raise InvalidRequestError(
+            "SAGEMAKER_CONTAINER_LOG_LEVEL: expected 10, 20, 30, 40, 50 or debug, info, warning, error, critical; "
+            f"came {text[:40]!r}."
+        )
+    return level
+
+
+def _port_range(env: Mapping[str, str]) -> tuple[int, int] | None:
+    text = env.get("SAGEMAKER_SAFE_PORT_RANGE", "").strip()
+    if not text:
+        return None
+    first, _, last = text.partition("-")
+    numbers = [int(part) if part.isascii() and part.isdigit() else 0 for part in (first, last)]
+    if not 1 <= numbers[0] <= numbers[1] <= _MAX_PORT:
+        raise InvalidRequestError(
+            f"SAGEMAKER_SAFE_PORT_RANGE: expected first-last, e.g. 21000-21999; came {text[:40]!r}."
+        )
+    return numbers[0], numbers[1]
+
+
+def _whole(env: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    text = env.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise InvalidRequestError(f"{name}: expected a whole number from {least} to {most}, came {text[:40]!r}.")
+    return int(text)
 
 
 def _page_endpoint(env: Mapping[str, str]) -> str:
     endpoint = env.get("SEGSERVE_PAGE_ENDPOINT", "").strip().rstrip("/")
-    if endpoint and not (endpoint.startswith(("http://", "https://")) and _ORIGIN.fullmatch(endpoint)):
+    origin = "/".join(endpoint.split("/")[:3])
+    if endpoint and not (
+        origin.startswith(("http://", "https://"))
+        and _ORIGIN.fullmatch(origin)
+        and _PATH.fullmatch(endpoint.removeprefix(origin))
+    ):
         raise InvalidRequestError(
-            "SEGSERVE_PAGE_ENDPOINT: expected an origin such as https://segserve.example:8080 (scheme, host in lower "
-            f"case, port; no path), came {endpoint[:80]!r}."
+            "SEGSERVE_PAGE_ENDPOINT: expected an address such as https://segserve.example:8080 or "
+            "https://api.example/prod (scheme, host in lower case, port; a path of letters, digits and ._~-), came "
+            f"{endpoint[:80]!r}."
         )
     return endpoint
 
@@ -259,7 +385,7 @@ def _list(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def _switch(env: Mapping[str, str], name: str) -> bool:
-    text = env.get(name, "false").strip().lower()
+    text = env.get(name, "").strip().lower() or "false"
     if text not in ("true", "false"):
         raise InvalidRequestError(f"{name}: expected true or false, came {text!r}.")
     return text == "true"

@@ -5,6 +5,7 @@
     │   ├── InvalidRequestError     400  malformed body, wrong type, value out of range
     │   ├── UnauthorizedError       401  missing or wrong API key
     │   ├── NotFoundError           404  unknown model, file or route
+    │   ├── AlreadyLoadedError      409  a model of that name is loaded, or is just being loaded or unloaded
     │   ├── TooLargeError           413  body, image or answer over its limit
     │   ├── NotAnImageError         415  the bytes are no image format that we read
     │   ├── UndecodableImageError   422  an image, but broken
@@ -17,7 +18,8 @@
         ├── UnreachableError        503  no server answers at the address (raised by the client)
         ├── WorkerLostError         503  the worker died while answering, also on the retry
         ├── TimedOutError           504  no answer in time
-        └── OutOfMemoryError        507  the item alone does not fit into the device's memory
+        ├── OutOfMemoryError        507  the item alone does not fit into the device's memory
+        └── NoRoomError             507  there is no memory for one more model
 
 Messages are written for the caller: they name the field, what was expected and what came, and they never
 contain a traceback, a path or an address of the server.
@@ -80,6 +82,13 @@ class NotFoundError(RequestError):
 
     code = "not_found"
     status = 404
+
+
+class AlreadyLoadedError(RequestError):
+    """A model of that name is loaded, or is being loaded or unloaded at this moment."""
+
+    code = "already_loaded"
+    status = 409
 
 
 class TooLargeError(RequestError):
@@ -170,6 +179,13 @@ class OutOfMemoryError(ServiceError):
     """A single item does not fit into the device's memory."""
 
     code = "out_of_memory"
+    status = 507
+
+
+class NoRoomError(ServiceError):
+    """There is not enough memory for one more model."""
+
+    code = "no_room"
     status = 507
 
 

@@ -111,6 +111,9 @@ class FakeTorchServe:
         script: answers given first, one a prediction, before react is asked.
         token: expected as the bearer; None: not checked.
         headers: that a worker sets on its answers, beside the content type.
+        archives: files of the model store that it can be told to load, with the ``status`` of their workers.
+        registered: the query of each registration.
+        pid: of every worker; a new one is what a worker that was started again has.
         pending: how many requests each model's queue is said to hold.
         scaled: the numbers of each scaling request.
         seen: image bytes and prompts that arrived, in order.
@@ -128,6 +131,9 @@ class FakeTorchServe:
     metrics: str = "# TYPE ts_inference_requests_total counter\nts_inference_requests_total 3.0\n"
     delay_s: float = 0.0
     management_delay_s: float = 0.0
+    archives: dict[str, list[str]] = field(default_factory=dict)
+    registered: list[dict[str, str]] = field(default_factory=list)
+    pid: int = 1
     pending: int = 3
     scaled: list[tuple[str, int, int]] = field(default_factory=list)
     seen: list[tuple[bytes, dict[str, Any]]] = field(default_factory=list)
@@ -195,6 +201,8 @@ class FakeTorchServe:
 
     def _manage(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         name = path.removeprefix("/models").strip("/")
+        if not name and method == "POST":
+            return self._register({key: values[0] for key, values in query.items()})
         if not name:
             start = int(query.get("next_page_token", ["0"])[0])
             page = list(self.models)[start : start + 2]
@@ -204,18 +212,33 @@ class FakeTorchServe:
             return 200, listed
         if name not in self.models:
             return 404, {"code": 404, "type": "ModelNotFoundException", "message": f"Model not found: {name}"}
+        if method == "DELETE":
+            del self.models[name]
+            return 200, {"status": f'Model "{name}" unregistered'}
         if method == "PUT":
             numbers = int(query["min_worker"][0]), int(query["max_worker"][0])
             self.scaled.append((name, *numbers))
             self.models[name] = ["READY"] * numbers[0]
             return 200, {"status": f"Workers scaled to {numbers[0]} for model: {name}"}
         workers = [
-            {"id": str(9000 + index), "status": status, "gpu": False, "pid": 1, "memoryUsage": 0}
+            {"id": str(9000 + index), "status": status, "gpu": False, "pid": self.pid, "memoryUsage": 0}
             for index, status in enumerate(self.models[name])
         ]
         described = {"modelName": name, "modelVersion": "1.0", "batchSize": 4, "maxBatchDelay": 50, "workers": workers}
         described["jobQueueStatus"] = {"remainingCapacity": 100 - self.pending, "pendingRequests": self.pending}
         return 200, [described]
+
+    def _register(self, query: dict[str, str]) -> tuple[int, Any]:
+        self.registered.append(query)
+        name, file = query["model_name"], query["url"]
+        if name in self.models:
+            text = f"Model version 1.0 is already registered for model {name}"
+            return 409, {"code": 409, "type": "ConflictStatusException", "message": text}
+        if file not in self.archives:
+            text = f"Model not found at: {file}"
+            return 404, {"code": 404, "type": "ModelNotFoundException", "message": text}
+        self.models[name] = self.archives[file]
+        return 202, {"status": "Processing worker updates..."}
 
 
 def _encoded(answer: dict[str, Any] | list[Any] | str | bytes) -> tuple[bytes, bytes]:

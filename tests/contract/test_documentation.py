@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gateways import OpenGateway
 from starlette.testclient import TestClient
+
+from segserve.config import Settings
 
 ROUTES = {
     ("/", "get"),
@@ -20,6 +23,11 @@ ROUTES = {
     ("/v1/models/{name}", "get"),
     ("/v1/models/{name}", "put"),
     ("/invocations", "post"),
+    ("/models", "get"),
+    ("/models", "post"),
+    ("/models/{name}", "get"),
+    ("/models/{name}", "delete"),
+    ("/models/{name}/invoke", "post"),
     ("/segment/langsam", "post"),
     ("/segment/sam2", "post"),
     ("/api", "get"),
@@ -60,6 +68,17 @@ def test_every_route_is_documented_with_its_errors(gateway: TestClient) -> None:
     for route, operation in operations.items():
         assert operation["description"], route
         assert operation["responses"]["200"]["content"], route
+
+
+def test_the_runtimes_routes_are_documented_where_they_are_there(open_gateway: OpenGateway) -> None:
+    paths = (
+        open_gateway(Settings(models=("grounded_sam",), sagemaker_runtime=True)).get("/openapi.json").json()["paths"]
+    )
+    added = {(path, method) for path, methods in paths.items() for method in methods} - ROUTES
+    assert added == {
+        ("/endpoints/{name}/invocations", "post"),
+        ("/endpoints/{name}/invocations-response-stream", "post"),
+    }
 
 
 def test_the_documents_references_all_lead_somewhere(gateway: TestClient) -> None:

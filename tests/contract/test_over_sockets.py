@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import uvicorn
 from fake_torchserve import Answer, FakeTorchServe, lower_half
 from gateways import wait_for
 from pictures import png, source
+from sockets import Running, listening
 
 from segserve.config import FetchPolicy, RequestLimits, Settings, TorchServeAddress
 from segserve.gateway.app import create_app
@@ -28,30 +29,6 @@ from segserve.gateway.numpy_files import to_npy
 from segserve.gateway.server import build_server
 
 BODY = {"images": [source(png())], "prompt": {"text": "sofa"}}
-
-
-@contextmanager
-def listening() -> Iterator[tuple[socket.socket, int]]:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        bound.listen(64)
-        yield bound, bound.getsockname()[1]
-
-
-class Running:
-    """A server in a thread. stop() tells it to exit; join() waits until it has."""
-
-    def __init__(self, server: uvicorn.Server, bound: socket.socket, port: int) -> None:
-        self.server, self.port, self.url = server, port, f"http://127.0.0.1:{port}"
-        self._thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-
-    def join(self) -> None:
-        self._thread.join(timeout=20)
-        assert not self._thread.is_alive()
 
 
 Open = Callable[..., Running]

@@ -124,6 +124,13 @@ def test_another_endpoint_is_named_in_the_page_and_its_policy(open_gateway: Open
     assert page.headers["etag"] != gateway.get("/").headers["etag"]
 
 
+def test_an_endpoint_with_a_path_is_allowed_as_a_whole(open_gateway: OpenGateway) -> None:
+    """As a stage of API Gateway is: in a policy, a path without a slash at its end stands for that address alone."""
+    page = open_gateway(Settings(models=("grounded_sam",), page_endpoint="https://api.example/prod")).get("/")
+    assert '<meta name="segserve-endpoint" content="https://api.example/prod">' in page.text
+    assert "connect-src 'self' https://api.example/prod/;" in page.headers["content-security-policy"]
+
+
 def test_the_categories_of_the_catalog(gateway: TestClient) -> None:
     listed = gateway.get("/v1/categories").json()["categories"]
     rooms = {category["name"]: category["rooms"] for category in listed}

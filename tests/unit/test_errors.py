@@ -6,7 +6,7 @@ import pytest
 
 from segserve import errors
 
-STATUSES = {400, 401, 404, 413, 415, 422, 424, 429, 500, 503, 504, 507}
+STATUSES = {400, 401, 404, 409, 413, 415, 422, 424, 429, 500, 503, 504, 507}
 
 
 def test_every_status_of_the_api_has_an_error() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from segserve.errors import SegserveError
 
@@ -16,6 +19,10 @@ COMMANDS = (
     "encode-image",
     "models",
     "scale",
+    "register",
+    "unregister",
+    "autoscale",
+    "tune",
     "scenes",
     "convert",
     "train",
@@ -24,6 +31,8 @@ COMMANDS = (
     "compare",
     "demo",
     "download",
+    "package-sagemaker",
+    "conform",
 )
 
 
@@ -43,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 on success, 1 with one clear line on failure, 2 on wrong usage."""
+    _heed_signals()
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.version:
@@ -65,3 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"segserve {options.command}: {error}", file=sys.stderr)
     return 1
+
+
+def _heed_signals() -> None:
+    """As a container's first process, end at a SIGTERM from now on: the kernel drops what such a process has no handler
+    for, and a command that handles it has to load first."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

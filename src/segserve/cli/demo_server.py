@@ -25,11 +25,13 @@ _SHOWN_LOG_LINES = 12
 
 
 @contextlib.contextmanager
-def running_service(model_store: Path, models: Sequence[str], logs: Path, timeout_s: float) -> Iterator[Client]:
+def running_service(
+    model_store: Path, models: Sequence[str], logs: Path, timeout_s: float, options: Sequence[str] = ()
+) -> Iterator[Client]:
     """``segserve serve`` of these models as a child process on free ports, ready; stopped and waited for at the end.
 
     It leads a session of its own: a Ctrl-C reaches this process only, which then stops it in order. Pictures may be
-    fetched from this machine, which a service refuses otherwise.
+    fetched from this machine, which a service refuses otherwise. options: more of the command's.
 
     Raises:
         ServiceError: it ended, or was not ready within timeout_s seconds; with the end of its log.
@@ -40,8 +42,10 @@ def running_service(model_store: Path, models: Sequence[str], logs: Path, timeou
     command += ["--model-store", str(model_store), "--log-dir", str(logs), "--models", ",".join(models)]
     for inner in ("inference", "management", "metrics"):
         command += [f"--torchserve-{inner}-port", "0"]
+    command += options
     # Keys, limits and a catalog of the user's own belong to the user's service.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGSERVE_")}
+    own = ("SEGSERVE_", "SAGEMAKER_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     environment["SEGSERVE_FETCH_ALLOW"] = "127.0.0.1"
     log_file = logs / "serve.log"
     with log_file.open("wb") as log:

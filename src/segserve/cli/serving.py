@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING
 
 from segserve.config import Settings, settings_from_environment
 from segserve.errors import InvalidRequestError, SegserveError, ServiceError
-from segserve.torchserve.archive import find_archives
+from segserve.torchserve.archive import ArchiveInfo, find_archives
+from segserve.torchserve.archive_shelf import ArchiveShelf
 from segserve.torchserve.configuration import Ports, ServerOptions, read_properties
 from segserve.torchserve.launcher import TorchServe
+from segserve.torchserve.load_failures import load_failures
 from segserve.torchserve.management import Management
 from segserve.torchserve.plan import Overrides, ServingPlan, plan_serving
 from segserve.torchserve.ports import free_ports
@@ -64,6 +67,7 @@ class Service:
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._stopping = Stopping()
+        self._key = ""
 
     def run(self) -> int:
         """Serve until a signal comes; returns 0 then.
@@ -74,17 +78,25 @@ class Service:
         args = self._args
         names = tuple(name.strip() for name in (args.models or "").split(",") if name.strip())
         overrides = Overrides(args.workers, args.batch_size, args.batch_delay)
-        archives = find_archives(args.model_store, names)
+        archives = [] if args.multi_model and not names else find_archives(args.model_store, names)
         plan = plan_serving(archives, args.profile, overrides)
-        known = {archive.name: archive.about for archive in archives}
-        settings = replace(settings_from_environment(), archives=known)
-        if args.detection_dir is not None:
-            settings = replace(settings, detection_dir=args.detection_dir)
+        # Made anew here, and found by commands of this user on this machine only.
+        self._key = secrets.token_urlsafe(24)
+        settings = self._settings(archives)
         with self._signals(), listening_socket(args.host, args.port) as listener:
             torchserve = self._torchserve(plan)
             try:
+                shelf = ArchiveShelf(
+                    torchserve.model_store,
+                    (args.model_store, args.multi_model_dir),
+                    torchserve.log_file,
+                    plan.profile,
+                    overrides=overrides,
+                )
+                for archive in archives:
+                    shelf.link(archive.name, archive.file)
                 torchserve.start()
-                self._serve(listener, settings, torchserve, plan)
+                self._serve(listener, settings, torchserve, plan, shelf)
             except KeyboardInterrupt:
                 # A signal before the gateway ran: there is nothing to finish.
                 pass
@@ -95,6 +107,17 @@ class Service:
         if self._stopping.by_death and not self._stopping.by_signal:
             raise ServiceError(f"TorchServe died ({reason}). Its log: {torchserve.log_file}")
         return 0
+
+    def _settings(self, archives: Sequence[ArchiveInfo]) -> Settings:
+        args = self._args
+        settings = replace(
+            settings_from_environment(),
+            archives={archive.name: archive.about for archive in archives},
+            multi_model=args.multi_model,
+            sagemaker_runtime=args.sagemaker_runtime,
+            local_key=self._key,
+        )
+        return settings if args.detection_dir is None else replace(settings, detection_dir=args.detection_dir)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -111,16 +134,23 @@ class Service:
         wanted = (args.torchserve_inference_port, args.torchserve_management_port, args.torchserve_metrics_port, 0, 0)
         ports = Ports(*(port or free for port, free in zip(wanted, free_ports(len(wanted)), strict=True)))
         return TorchServe(
-            args.model_store,
+            None,
             plan.models,
             ports,
             log_folder=args.log_dir,
-            options=ServerOptions(token_check=not args.no_tokens, gpus=plan.gpus),
+            options=ServerOptions(token_check=not args.no_tokens, gpus=plan.gpus, model_api=True),
             given=_given_properties(args.config),
             threads=plan.threads,
         )
 
-    def _serve(self, listener: socket.socket, settings: Settings, torchserve: TorchServe, plan: ServingPlan) -> None:
+    def _serve(
+        self,
+        listener: socket.socket,
+        settings: Settings,
+        torchserve: TorchServe,
+        plan: ServingPlan,
+        shelf: ArchiveShelf,
+    ) -> None:
         # Java is starting meanwhile: the gateway's imports take a second.
         from segserve.gateway.app import create_app
         from segserve.gateway.server import build_server
@@ -133,9 +163,9 @@ class Service:
             models=tuple(model.name for model in plan.models),
             torchserve=torchserve.address,
         )
-        self._stopping.server = server = build_server(create_app(settings), settings)
+        self._stopping.server = server = build_server(create_app(settings, shelf=shelf), settings)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        running = RunningService(os.getpid(), port, url, torchserve.address)
+        running = RunningService(os.getpid(), port, url, torchserve.address, self._key)
         running.write()
         try:
             _announce(url, plan, torchserve)
@@ -191,17 +221,6 @@ def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def load_failures(log_file: Path, names: Sequence[str]) -> list[str]:
-    """What handlers wrote into TorchServe's log about models (of names) that they cannot load, each line once."""
-    try:
-        text = log_file.read_text("utf-8", "replace")
-    except OSError:
-        return []
-    starts = tuple(f"{name} cannot be loaded: " for name in names)
-    lines = (line.partition("MODEL_LOG - ")[2] for line in text.splitlines())
-    return list(dict.fromkeys(line for line in lines if starts and line.startswith(starts)))
-
-
 def _given_properties(path: Path | None) -> dict[str, str]:
     if path is not None:
         return read_properties(path)
@@ -215,10 +234,11 @@ def _announce(url: str, plan: ServingPlan, torchserve: TorchServe) -> None:
         for model in plan.models
     )
     _say(f"segserve at {url}  (the web page; documentation: {url}/docs)")
-    _say(f"models: {models}, on {plan.profile}")
+    _say(f"models: {models or 'none yet'}, on {plan.profile}")
     tokens = torchserve.address.key_file or "off"
     _say(f"TorchServe at {torchserve.address.inference_url}, tokens: {tokens}, log: {torchserve.log_file}")
-    _say("loading the models…")
+    if plan.models:
+        _say("loading the models…")
 
 
 def _say(line: str) -> None:

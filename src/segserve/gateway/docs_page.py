@@ -28,7 +28,7 @@ def page(document: Mapping[str, Any]) -> str:
         f"<title>{escape(info['title'])}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>",
         f"<p>{escape(info.get('description', ''))} The same as a document: ",
-        '<a href="/openapi.json">openapi.json</a>.</p><h2>Routes</h2>',
+        '<a href="openapi.json">openapi.json</a>.</p><h2>Routes</h2>',
         *(_operation(path, method, operation) for path, method, operation in _operations(document)),
         "<h2>Types</h2>",
         *(_type(name, schema) for name, schema in sorted(document["components"]["schemas"].items())),

@@ -32,6 +32,8 @@ from segserve.gateway.area_detection import (
 from segserve.gateway.documented_answers import (
     CategoryList,
     ExecutionParameters,
+    LoadedModel,
+    LoadedModelList,
     ModelDescription,
     ModelList,
     PredictAnswer,
@@ -39,6 +41,7 @@ from segserve.gateway.documented_answers import (
     Up,
 )
 from segserve.gateway.infer_form import RESULT_TYPES, InferAnswer, InferFailure
+from segserve.gateway.model_loading import ModelToLoad
 from segserve.gateway.tiling import TilingAnswer, TilingRequest
 from segserve.schema import ErrorAnswer, ImageSource, Parameters, SegmentAnswer, SegmentRequest
 
@@ -71,6 +74,9 @@ _SCHEMAS: tuple[type[BaseModel], ...] = (
     ErrorAnswer,
     ModelDescription,
     ModelList,
+    ModelToLoad,
+    LoadedModel,
+    LoadedModelList,
     CategoryList,
     Status,
     ExecutionParameters,
@@ -80,6 +86,7 @@ _ERRORS = {
     400: "The request is not valid: malformed, of the wrong type, or out of range.",
     401: "An API key is asked for, and is missing or wrong.",
     404: "Unknown model, category or file.",
+    409: "A model of that name is loaded, or is being loaded or unloaded at this moment.",
     413: "The body, an image or the answer is too large.",
     415: "The bytes are not an image that is read.",
     422: "An image that cannot be decoded, or a prompt that does not fit the model.",
@@ -88,7 +95,7 @@ _ERRORS = {
     500: "A bug; the server's log has it under the request id.",
     503: "Not ready, or the worker was lost: try again after Retry-After seconds.",
     504: "No answer in time.",
-    507: "The image does not fit into the device's memory.",
+    507: "The image does not fit into the device's memory; or one more model into the machine's.",
 }
 
 
@@ -118,7 +125,7 @@ _NPY: Docs = {
         "or logits or probabilities C x h x w float32, as the parameter output says.",
     }
 }
-_ALL_FAILURES = tuple(_ERRORS)
+_ALL_FAILURES = tuple(status for status in _ERRORS if status != 409)
 
 
 def _parameter(name: str, schema: Docs, description: str, where: str = "query", required: bool = False) -> Docs:
@@ -193,9 +200,27 @@ INVOCATIONS: Docs = _answers(
                 "X-Amzn-SageMaker-Custom-Attributes",
                 {"type": "string"},
                 "With a raw image body, e.g. model=grounded_sam;text=sofa. floor.;threshold=0.3 or "
-                "model=semantic;engine=onnx;output=logits;size=model",
+                "model=semantic;engine=onnx;output=logits;size=model; or route=GET%20/v1/models: answer as that route",
                 where="header",
-            )
+            ),
+            _parameter(
+                "X-Amzn-SageMaker-Target-Model",
+                {"type": "string"},
+                "The model to ask when the body names none: a served name, NAME.mar or NAME.tar.gz.",
+                where="header",
+            ),
+            _parameter(
+                "X-Amzn-SageMaker-Session-Id",
+                {"type": "string"},
+                "NEW_SESSION, or the id of a session that was opened here.",
+                where="header",
+            ),
+            _parameter(
+                "X-Amzn-SageMaker-Inference-Id",
+                {"type": "string", "maxLength": 64},
+                "Logged and returned.",
+                where="header",
+            ),
         ],
         "requestBody": {
             "required": True,
@@ -332,6 +357,32 @@ SCALE: Docs = _answers("The model, scaled.", _json(ModelDescription), 400, 401, 
         ]
     }
 }
+LOAD_MODEL: Docs = _answers("Loaded, and ready.", _json(LoadedModel), 400, 401, 409, 500, 503, 504, 507) | {
+    "openapi_extra": {"requestBody": {"required": True, "content": _json(ModelToLoad)}}
+}
+LOADED_MODELS: Docs = _answers("One page of the models.", _json(LoadedModelList), 400, 401) | {
+    "openapi_extra": {
+        "parameters": [
+            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "Models a page."),
+            _parameter("next_page_token", {"type": "string"}, "Of the page before: its nextPageToken."),
+        ]
+    }
+}
+LOADED_MODEL: Docs = _answers("The model.", _json(LoadedModel), 401, 404)
+UNLOAD_MODEL: Docs = _answers("Unloaded.", _json(LoadedModel), 401, 404, 409, 500, 503, 504)
+INVOKE_MODEL: Docs = INVOCATIONS
+_RUNTIME_BODY: Docs = {"openapi_extra": {"requestBody": {"required": True, "content": {"*/*": _BINARY}}}}
+_RUNTIME_FAILURES: dict[int | str, Docs] = {
+    400: {"description": "ValidationError: the name, or the size of the body."},
+    424: {"description": "ModelError: what the container answered with 4xx or 5xx, as OriginalMessage."},
+}
+INVOKE_ENDPOINT: Docs = _answers("What /invocations answers.", {"*/*": _BINARY}) | _RUNTIME_BODY
+INVOKE_ENDPOINT["responses"].update(_RUNTIME_FAILURES)
+INVOKE_ENDPOINT_STREAM: Docs = (
+    _answers("What /invocations answers, as an event stream.", {"application/vnd.amazon.eventstream": _BINARY})
+    | _RUNTIME_BODY
+)
+INVOKE_ENDPOINT_STREAM["responses"].update(_RUNTIME_FAILURES)
 LIVEZ: Docs = _answers("Up.", _json(Status))
 READYZ: Docs = _answers("Ready.", _json(Status), 503)
 PING: Docs = _answers("Ready.", {**_json(Status), "text/plain": {"schema": {"type": "string"}}}, 503)

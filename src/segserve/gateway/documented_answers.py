@@ -34,6 +34,22 @@ class ModelList(BaseModel):
     models: list[ModelDescription]
 
 
+class LoadedModel(BaseModel):
+    """A model that is loaded."""
+
+    name: str = Field(alias="modelName")
+    url: str = Field(alias="modelUrl", description="where it came from")
+
+
+class LoadedModelList(BaseModel):
+    """One page of the loaded models."""
+
+    models: list[LoadedModel]
+    next_page: str | None = Field(
+        default=None, alias="nextPageToken", description="where there are more: the next page's next_page_token"
+    )
+
+
 class Category(BaseModel):
     """What product tiling can cover. rooms: those that have a product of their own."""
 

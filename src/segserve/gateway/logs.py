@@ -39,17 +39,20 @@ class LineFormatter(logging.Formatter):
         return " ".join(words) + (f"\n{trouble}" if trouble else "")
 
 
-def configure(form: str, stream: TextIO | None = None) -> None:
-    """Send segserve's log, and uvicorn's warnings, to stream (default: standard error). Called once by a program."""
+def configure(form: str, stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Send segserve's log, and uvicorn's warnings, to stream (default: standard error). Called once by a program.
+
+    level: the least that is logged, as the module logging counts.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(form))
     handler.set_name(_MARK)
-    for name, level in (("segserve", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, least in (("segserve", level), ("uvicorn", max(level, logging.WARNING))):
         logger = logging.getLogger(name)
         for old in [old for old in logger.handlers if old.get_name() == _MARK]:
             logger.removeHandler(old)
         logger.addHandler(handler)
-        logger.setLevel(level)
+        logger.setLevel(least)
         logger.propagate = False
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Mapping
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from segserve.gateway.machine_gauges import MachineGauges
+from segserve.gateway.readiness import ModelStatus
 from segserve.gateway.worker_headers import WorkerHeaders
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LOAD_SECONDS = (1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 _IMAGES = (1, 2, 4, 8, 16, 32)
 
 
@@ -63,7 +68,22 @@ class Metrics:
         self._rewriting = Counter(
             "segserve_prompt_rewriting", "Prompts by what became of them.", ["outcome"], registry=registry
         )
+        self._loads = Counter(
+            "segserve_model_loads",
+            "Models asked to be loaded while serving, by outcome (loaded, or the error's code).",
+            ["outcome"],
+            registry=registry,
+        )
+        self._load_seconds = Histogram(
+            "segserve_model_load_seconds",
+            "Time until a loaded model was ready.",
+            buckets=_LOAD_SECONDS,
+            registry=registry,
+        )
         self._ready = Gauge("segserve_ready", "1 when every configured model is ready.", registry=registry)
+        self._machine = MachineGauges(registry)
+        # segserve_process_…: the gateway's own CPU time, memory and open files.
+        ProcessCollector(namespace="segserve", registry=registry)
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """An answered request."""
@@ -92,11 +112,23 @@ class Metrics:
         if headers.seconds is not None:
             self._worker_seconds.labels(model, headers.cache or "none").observe(headers.seconds)
 
+    def count_load(self, outcome: str, seconds: float) -> None:
+        """A model that was loaded, or could not be."""
+        self._loads.labels(outcome).inc()
+        if outcome == "loaded":
+            self._load_seconds.observe(seconds)
+
+    def forget_model(self, name: str) -> None:
+        """Drop the time series of a model that is gone: where models come and go, they would pile up."""
+        for family in (self._batches, self._retries, self._cache, self._cache_bytes, self._worker_seconds):
+            family.remove_by_labels({"model": name})
+
     def count_rewriting(self, outcome: str) -> None:
         """A prompt that might have been rewritten."""
         self._rewriting.labels(outcome).inc()
 
-    def text(self, ready: bool) -> str:
-        """Everything in Prometheus' text format."""
+    def text(self, ready: bool, models: Mapping[str, ModelStatus] | None = None) -> str:
+        """Everything in Prometheus' text format. ready, models: as the last poll saw them."""
+        self._machine.set(models or {})
         self._ready.set(1 if ready else 0)
         return generate_latest(self._registry).decode("utf-8")

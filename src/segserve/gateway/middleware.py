@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,7 +53,7 @@ class Observation:
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 trace.status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", trace.request_id.encode("ascii"))]
+                message["headers"] = [*message["headers"], *_returned_ids(trace)]
             await send(message)
 
         try:
@@ -90,34 +90,52 @@ class Observation:
             "status": status,
             "ms": round(seconds * 1e3, 1),
         }
-        for name in ("model", "images", "error"):
+        for name in ("model", "images", "error", "inference_id"):
             value = getattr(trace, name)
             if value is not None:
                 fields[name] = value
         logger.info("request", extra={"fields": fields})
 
 
+def _returned_ids(trace: Trace) -> list[tuple[bytes, bytes]]:
+    ids = [(b"x-request-id", trace.request_id.encode("ascii"))]
+    if trace.inference_id is not None:
+        ids.append((b"x-amzn-sagemaker-inference-id", trace.inference_id.encode("ascii")))
+    return ids
+
+
 class Gatekeeper:
     """Asks for a key: ``Authorization: Bearer …`` or ``X-API-Key``. Without keys it lets everyone pass.
 
     Args:
-        keys: those of callers; the admin key opens the same routes.
+        keys: those of callers.
+        admin_keys: open the same routes, where keys are asked for.
         open_paths: that ask for no key, beside the health checks.
+        fronts: beginnings of paths whose routes hand the request to another route of the app, which asks for it.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: Iterable[str], admin_key: str | None, open_paths: frozenset[str] = frozenset()
+        self,
+        app: ASGIApp,
+        keys: Iterable[str],
+        admin_keys: Iterable[str] = (),
+        open_paths: frozenset[str] = frozenset(),
+        fronts: tuple[str, ...] = (),
     ) -> None:
         self._app = app
+        self._fronts = fronts
         self._open_paths = OPEN_ROUTES | open_paths
         self._keys = [key.encode("utf-8") for key in keys]
-        if self._keys and admin_key:
-            self._keys.append(admin_key.encode("utf-8"))
+        if self._keys:
+            self._keys += [key.encode("utf-8") for key in admin_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._keys and scope["type"] == "http" and scope["path"] not in self._open_paths:
+        if self._keys and scope["type"] == "http" and not self._is_open(scope["path"]):
             check_key(scope, self._keys, "This service needs an API key")
         await self._app(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(self._fronts)
 
 
 def check_key(scope: Scope, keys: Iterable[bytes], why: str) -> None:
@@ -143,19 +161,33 @@ class Bounds:
     """Reads the body within its limit, answers within the time limit, and stops when the caller goes away.
 
     A streamed answer begins within the time limit; each further piece of it has as long, and all of it ten times that.
+    fronts: as Gatekeeper's; the route behind them bounds the request. slow: other time limits, by path.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_body_bytes: int,
+        timeout_s: float,
+        fronts: tuple[str, ...] = (),
+        slow: Mapping[str, float] | None = None,
+    ) -> None:
         self._app = app
+        self._slow = slow or {}
+        self._fronts = fronts
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if (
+            scope["type"] != "http"
+            or scope["method"] in ("GET", "HEAD", "OPTIONS")
+            or scope["path"].startswith(self._fronts)
+        ):
             await self._app(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(self._timeout_s) as deadline:
+            async with asyncio.timeout(self._slow.get(scope["path"], self._timeout_s)) as deadline:
                 body = await self._read(scope, receive)
                 if body is None:
                     trace_of(scope).status = CALLER_GONE

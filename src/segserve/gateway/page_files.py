@@ -62,7 +62,7 @@ def page_files() -> dict[str, PageFile]:
 
 @lru_cache(maxsize=4)
 def index(endpoint: str) -> PageFile:
-    """The page, told which API it asks; endpoint: an origin such as ``https://host:8080``, or empty for its own."""
+    """The page, told which API it asks; endpoint: ``https://host:8080``, also with a path, or empty for its own."""
     page = page_files()[INDEX]
     text = page.data.decode("utf-8").replace(_ENDPOINT, escape(endpoint))
     return PageFile(text.encode("utf-8"), page.content_type)
@@ -88,12 +88,14 @@ def policy(endpoint: str) -> str:
     Pictures may come from the page's own memory (blob:). Trusted Types refuse text as HTML or as a script's address;
     the one policy that js/decoder.js makes gives the address of its worker.
     """
+    # A path without a slash at its end would stand for that one address only.
+    api = f"{endpoint}/" if endpoint.count("/") > 2 else endpoint
     rules = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self' blob:",
-        "connect-src": " ".join(["'self'", endpoint]).strip(),
+        "connect-src": " ".join(["'self'", api]).strip(),
         "worker-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",

@@ -25,7 +25,8 @@ _TOLERATED_FAILURES = 2
 class ModelStatus:
     """One registered model as TorchServe describes it.
 
-    workers: all; ready_workers: those that have loaded it; queued: requests that wait for one, None if not told.
+    workers: all; ready_workers: those that have loaded it; queued: requests that wait for one, None if not told; pids:
+    the workers' processes, as far as told.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelStatus:
     batch_size: int
     device: str
     queued: int | None = None
+    pids: tuple[int, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -54,6 +56,7 @@ class ModelStatus:
             batch_size=int(described.get("batchSize", 1)),
             device="cuda" if any(worker.get("gpu") is True for worker in workers) else "cpu",
             queued=int(queue["pendingRequests"]) if "pendingRequests" in queue else None,
+            pids=tuple(int(worker["pid"]) for worker in workers if int(worker.get("pid") or 0) > 0),
         )
 
 
@@ -73,14 +76,25 @@ class Readiness:
         workers: the client of TorchServe.
         expected: names of the models that must be ready; empty: all that TorchServe has, and at least one.
         interval_s: between polls while ready; four times as often until then.
+        multi_model: models come and go: none is needed but those of expected, which may be none at all.
     """
 
-    def __init__(self, workers: Workers, expected: Sequence[str] = (), interval_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        expected: Sequence[str] = (),
+        interval_s: float = 2.0,
+        *,
+        multi_model: bool = False,
+    ) -> None:
         self._workers = workers
         self._expected = tuple(expected)
         self._interval_s = interval_s
+        self._multi_model = multi_model
         self._failures = 0
         self._was_ready: set[str] = set()
+        self._loaded: dict[str, None] = {}
+        self._withdrawn: set[str] = set()
         self.snapshot = Snapshot()
 
     @property
@@ -88,14 +102,21 @@ class Readiness:
         """Whether every expected model has a ready worker."""
         return not self.missing()
 
-    def missing(self) -> list[str]:
-        """What stands between now and ready, a line each; empty when ready."""
+    def missing(self, *, health: bool = False) -> list[str]:
+        """What stands between now and ready, a line each; empty when ready.
+
+        health: leave out models that come and go: a container that hosts many is not ill because one of them is.
+        """
         if self.snapshot.problem is not None:
             return [self.snapshot.problem]
         models = self.snapshot.models
-        expected = self._expected or tuple(models)
-        if not expected:
-            return ["TorchServe has no model"]
+        expected = [name for name in self._expected if name not in self._withdrawn]
+        if not (health and self._multi_model):
+            expected += [name for name in self._loaded if name not in expected]
+        if not expected and not self._multi_model:
+            expected = [name for name in models if name not in self._withdrawn]
+            if not expected:
+                return ["TorchServe has no model"]
         missing = []
         for name in expected:
             status = models.get(name)
@@ -107,7 +128,22 @@ class Readiness:
 
     def names(self) -> list[str]:
         """The models that there are or should be, sorted."""
-        return sorted({*self._expected, *self.snapshot.models})
+        return sorted({*self._expected, *self.snapshot.models} - self._withdrawn)
+
+    def expect(self, name: str) -> None:
+        """A model is loaded from now on: it counts for ready, and may be asked."""
+        self._withdrawn.discard(name)
+        self._loaded[name] = None
+
+    def admit(self, name: str) -> None:
+        """A model is being loaded: it is known, and does not count yet."""
+        self._withdrawn.discard(name)
+
+    def withdraw(self, name: str) -> None:
+        """A model is being unloaded, or could not be loaded: it is not known any more, whatever TorchServe says."""
+        self._withdrawn.add(name)
+        self._loaded.pop(name, None)
+        self._was_ready.discard(name)
 
     def version(self, model: str) -> str:
         """The version of a model as far as it is known, else an empty text."""
@@ -129,10 +165,11 @@ class Readiness:
             NotReadyError: expected, but not loaded yet.
         """
         snapshot = self.snapshot
-        if snapshot.problem is not None or model in self._was_ready:
+        gone = model in self._withdrawn
+        if not gone and (snapshot.problem is not None or model in self._was_ready):
             return
         status = snapshot.models.get(model)
-        if status is None and model not in self._expected:
+        if gone or (status is None and model not in self._expected):
             known = ", ".join(self.names()) or "none"
             raise NotFoundError(f"model: {model!r} is not loaded here. Models: {known}.", code="model_not_found")
         if status is None or not status.ready:
@@ -151,8 +188,11 @@ class Readiness:
             self.snapshot = Snapshot(self.snapshot.models, error.message, time.monotonic())
         else:
             self._failures = 0
-            self._was_ready.update(status.name for status in described if status.ready)
-            self.snapshot = Snapshot({status.name: status for status in described}, None, time.monotonic())
+            states = {status.name: status for status in described}
+            self._was_ready.update(name for name, status in states.items() if status.ready)
+            self._was_ready -= self._withdrawn
+            self._withdrawn &= {*states, *self._expected}
+            self.snapshot = Snapshot(states, None, time.monotonic())
         if self.ready != before:
             logger.info("ready" if self.ready else "not ready: " + "; ".join(self.missing()))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -142,6 +143,11 @@ class Segmenter:
         self._readiness = readiness
         self._limits = limits
         self._on_fetch_failure = on_fetch_failure
+        self._running: Counter[str] = Counter()
+
+    def running(self, model: str) -> int:
+        """How many jobs for a model are at work."""
+        return self._running[model]
 
     async def run(
         self, job: Job, finish: Callable[[Found], Awaitable[Made]], spent: Spent | None = None
@@ -159,7 +165,17 @@ class Segmenter:
             NotReadyError, NotFoundError: the model cannot be asked at all.
         """
         self._readiness.check(job.model)
-        noted = spent or Spent()
+        self._running[job.model] += 1
+        try:
+            return await self._run(job, finish, spent or Spent())
+        finally:
+            self._running[job.model] -= 1
+            if not self._running[job.model]:
+                del self._running[job.model]
+
+    async def _run(
+        self, job: Job, finish: Callable[[Found], Awaitable[Made]], noted: Spent
+    ) -> list[Made | SegserveError]:
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def guarded(index: int) -> Made | SegserveError:

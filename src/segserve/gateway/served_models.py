@@ -22,8 +22,16 @@ class ServedModels:
     """
 
     def __init__(self, archives: Mapping[str, ArchivedModel], names: Callable[[], Sequence[str]]) -> None:
-        self._archives = archives
+        self._archives = dict(archives)
         self._names = names
+
+    def put(self, name: str, archive: ArchivedModel) -> None:
+        """What is known of a model that is being loaded."""
+        self._archives[name] = archive
+
+    def remove(self, name: str) -> None:
+        """A model is gone, or could not be loaded."""
+        self._archives.pop(name, None)
 
     def about(self, name: str) -> ArchivedModel:
         """What is known of a served model; its fields are None where nothing is."""

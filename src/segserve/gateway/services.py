@@ -10,10 +10,12 @@ from segserve.config import Settings
 from segserve.gateway.area_detection import AreaDetector
 from segserve.gateway.images import ImageFetcher
 from segserve.gateway.metrics import Metrics
+from segserve.gateway.model_loading import ModelLoader
 from segserve.gateway.prompt_rewriting import PromptRewriter
 from segserve.gateway.readiness import Readiness
 from segserve.gateway.segmenting import Segmenter
 from segserve.gateway.served_models import ServedModels
+from segserve.gateway.sessions import Sessions
 from segserve.gateway.tiling import Tiler
 from segserve.gateway.workers import Workers
 
@@ -32,6 +34,8 @@ class Services:
     tiler: Tiler
     areas: AreaDetector
     rewriter: PromptRewriter
+    loader: ModelLoader
+    sessions: Sessions
 
 
 def services_of(request: Request) -> Services:

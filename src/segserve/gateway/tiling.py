@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from segserve.catalog import GROUNDED_SAM
 from segserve.errors import InvalidPromptError, InvalidRequestError, SegserveError
 from segserve.gateway.drawing import InstanceMasks, base64_png
 from segserve.gateway.images import ImageFetcher
@@ -84,8 +83,8 @@ class Tiler:
     fetcher: ImageFetcher
     limits: ImageLimits
 
-    async def tile(self, request: TilingRequest) -> dict[str, Any]:
-        """The answer (TilingAnswer) to a request.
+    async def tile(self, request: TilingRequest, model: str) -> dict[str, Any]:
+        """The answer (TilingAnswer) to a request. model: the served name of the grounded_sam that finds the surface.
 
         Raises:
             NotFoundError: unknown category, or no model that takes text is served.
@@ -98,15 +97,15 @@ class Tiler:
         async def finish(found: Found) -> str:
             return await asyncio.to_thread(tiled, found.data, found.result, product, surface, self.limits)
 
-        results = await self.segmenter.run(self._job(request, surface), finish)
+        results = await self.segmenter.run(self._job(request, surface, model), finish)
         return _answer(request.images, results)
 
-    def _job(self, request: TilingRequest, surface: Surface) -> Job:
+    def _job(self, request: TilingRequest, surface: Surface, model: str) -> Job:
         sources = [
             ImageSource.model_construct(url=image.url, base64=image.base64, s3=image.s3) for image in request.images
         ]
         native = SegmentRequest(
-            model=self.served_models.named(GROUNDED_SAM.name),
+            model=model,
             images=sources,
             prompt=Prompt(text=surface.text),
             parameters=Parameters(refine=request.refine),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _KEY = "segserve.trace"
+_INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
+_VALID_INFERENCE_ID = re.compile(rb"[\x21-\x7e][\x20-\x7e]{0,63}")
 _VALID_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -23,6 +25,7 @@ class Trace:
     Attributes:
         status: of the answer, once it has begun; CALLER_GONE when the caller went away.
         images: how many.
+        inference_id: SageMaker's id of the request, if it sent one.
         gone: whether the caller has closed the connection.
     """
 
@@ -31,14 +34,21 @@ class Trace:
     model: str | None = None
     images: int | None = None
     error: str | None = None
+    inference_id: str | None = None
     gone: bool = False
 
 
 def begin(scope: MutableMapping[str, Any]) -> Trace:
-    """Start the trace of a request, under the caller's X-Request-Id if it is printable and short, else a new one."""
+    """Start the trace of a request, under an id of the caller's that is printable and short, else a new one.
+
+    It is that of X-Request-Id; where SageMaker, which drops it, passes the request on, the inference id.
+    """
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    request_id = given.decode("ascii") if _VALID_ID.fullmatch(given) else os.urandom(8).hex()
-    trace = Trace(request_id)
+    inference_id = next((value for name, value in scope["headers"] if name == _INFERENCE_ID), b"")
+    valid = next((each for each in (given, inference_id) if _VALID_ID.fullmatch(each)), None)
+    trace = Trace(valid.decode("ascii") if valid else os.urandom(8).hex())
+    if _VALID_INFERENCE_ID.fullmatch(inference_id):
+        trace.inference_id = inference_id.decode("ascii")
     scope[_KEY] = trace
     return trace
 

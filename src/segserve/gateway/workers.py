@@ -15,6 +15,7 @@ import httpx2
 
 from segserve.config import TorchServeAddress
 from segserve.errors import (
+    AlreadyLoadedError,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -30,11 +31,13 @@ from segserve.gateway import numpy_files
 from segserve.gateway.multipart import Part, encode
 from segserve.gateway.tokens import Tokens
 from segserve.gateway.worker_headers import WorkerHeaders, read_headers
+from segserve.placement import Placement
 from segserve.schema import WorkerPrompt
 
 _WORKER_DIED = ("Worker died.", "Worker scaled down.")
 _MANAGEMENT_TIMEOUT_S = 2.0
 _METRICS_TIMEOUT_S = 1.0
+_UNPACKING_TIMEOUT_S = 300.0
 
 
 class _AskAgainError(Exception):
@@ -167,6 +170,34 @@ class Workers:
         numbers = {"min_worker": str(min_workers), "max_worker": str(max_workers), "synchronous": "true"}
         await self._manage("PUT", f"/models/{name}", numbers, timeout_s=self._timeout_s)
 
+    async def register(self, name: str, placement: Placement) -> None:
+        """Have TorchServe load an archive of its model store under a name; returns when its workers are starting.
+
+        Raises:
+            AlreadyLoadedError: it has a model of that name.
+            NotFoundError: there is no such file in its model store.
+            ServiceError: as models.
+        """
+        asked = {
+            "url": placement.file,
+            "model_name": name,
+            "initial_workers": str(placement.workers),
+            "batch_size": str(placement.batch_size),
+            "max_batch_delay": str(placement.batch_delay_ms),
+            "synchronous": "false",
+        }
+        # The archive is unpacked before the answer comes.
+        await self._manage("POST", "/models", asked, timeout_s=_UNPACKING_TIMEOUT_S, model=name)
+
+    async def unregister(self, name: str) -> None:
+        """Have TorchServe end a model's workers and forget it.
+
+        Raises:
+            NotFoundError: it has no such model.
+            ServiceError: as models.
+        """
+        await self._manage("DELETE", f"/models/{name}", {}, timeout_s=self._timeout_s)
+
     async def metrics_text(self) -> str:
         """TorchServe's own metrics in Prometheus' text format; empty when they cannot be had within a second."""
         try:
@@ -225,8 +256,14 @@ class Workers:
         return _torchserve_failure(status, kind, model)
 
     async def _manage(
-        self, method: str, path: str, query: Mapping[str, str], timeout_s: float = _MANAGEMENT_TIMEOUT_S
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        timeout_s: float = _MANAGEMENT_TIMEOUT_S,
+        model: str | None = None,
     ) -> Any:
+        model = model or path.rpartition("/")[2]
         for _ in range(2):
             headers = dict(self._tokens.headers("management"))
             try:
@@ -239,7 +276,7 @@ class Workers:
             if response.status_code < 300:
                 return response.json()
             body = _json_object(response.content)
-            failure = _torchserve_failure(response.status_code, str(body.get("type", "")), path.rpartition("/")[2])
+            failure = _torchserve_failure(response.status_code, str(body.get("type", "")), model)
             if not isinstance(failure, _TokenRefusedError):
                 raise failure
             self._tokens.forget()
@@ -256,6 +293,7 @@ def _torchserve_failure(status: int, kind: str, model: str) -> Exception:
     known: dict[int, SegserveError] = {
         400: InvalidRequestError(f"TorchServe refuses the request for {model}."),
         404: NotFoundError(f"The model {model!r} is not loaded.", code="model_not_found"),
+        409: AlreadyLoadedError(f"A model {model!r} is loaded already."),
         408: TimedOutError(f"The model {model} did not answer in time."),
         413: TooLargeError("TorchServe accepts no request this large."),
         503: NotReadyError(f"The model {model} has no worker at present. Try again in some seconds."),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,20 @@ def _classes_in(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     for index, label in sorted((int(key), str(name)) for key, name in checkpoint["id2label"].items()):
         labels.append(f"{label} {index}" if label in labels else label)
     return tuple(labels)
+
+
+def first_store(folders: Sequence[Path], *, may_be_empty: bool = False) -> Path:
+    """The first of the folders (at least one) that holds an archive. may_be_empty: the first of all if none does.
+
+    Raises:
+        NotFoundError: none holds one.
+    """
+    for folder in folders:
+        if next(folder.glob("*.mar"), None):
+            return folder
+    if may_be_empty:
+        return folders[0]
+    raise NotFoundError(f"No model archive in {' or '.join(map(str, folders))}. Build one first: segserve archive demo")
 
 
 def find_archives(model_store: Path, names: Iterable[str] = ()) -> list[ArchiveInfo]:

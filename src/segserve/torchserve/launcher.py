@@ -38,7 +38,8 @@ class TorchServe:
     gets a SIGTERM should this process vanish (where the operating system offers that: Linux).
 
     Args:
-        model_store: folder of the archives; only models from there are ever loaded.
+        model_store: folder of the archives; only models from there are ever loaded. None: a folder of its own, empty
+            at first, see the attribute of this name.
         models: what to load at the start.
         ports: where it listens, on loopback.
         log_folder: gets ``torchserve.log``, server and workers together; default: within the temporary folder.
@@ -49,7 +50,7 @@ class TorchServe:
 
     def __init__(
         self,
-        model_store: Path,
+        model_store: Path | None,
         models: Sequence[ServedModel],
         ports: Ports,
         *,
@@ -64,10 +65,12 @@ class TorchServe:
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
         self._renewal: TokenRenewal | None = None
-        self._properties = server_properties(model_store.resolve(), models, ports, self.options, given)
         remove_abandoned_folders()
         # Short, because the workers' sockets lie in it and their paths may have 107 characters at most.
         self.work = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.model_store = (self.work / "model_store" if model_store is None else model_store).resolve()
+        self.model_store.mkdir(exist_ok=True)
+        self._properties = server_properties(self.model_store, models, ports, self.options, given)
         (self.work / "owner").write_text(str(os.getpid()), "ascii")
         self.log_file = (log_folder or self.work).resolve() / LOG_FILE
         self.address = TorchServeAddress(

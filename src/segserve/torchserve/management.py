@@ -35,7 +35,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One registered model and its workers."""
+    """One registered model and its workers. queued: requests that wait for one."""
 
     name: str
     version: str
@@ -44,6 +44,7 @@ class ModelStatus:
     batch_size: int
     batch_delay_ms: int
     workers: tuple[WorkerStatus, ...]
+    queued: int = 0
 
     @property
     def ready_workers(self) -> int:
@@ -99,10 +100,13 @@ class Management:
             batch_size=int(answer["batchSize"]),
             batch_delay_ms=int(answer["maxBatchDelay"]),
             workers=workers,
+            queued=int((answer.get("jobQueueStatus") or {}).get("pendingRequests", 0)),
         )
 
-    def scale(self, name: str, minimum: int, maximum: int, *, wait_s: float = 600.0) -> ModelStatus:
+    def scale(self, name: str, minimum: int, maximum: int, *, wait_s: float = 600.0, wait: bool = True) -> ModelStatus:
         """Keep between minimum and maximum workers; returns once they have loaded, at most after wait_s.
+
+        Without wait it returns at once, and the workers load after.
 
         Raises:
             InvalidRequestError: not 0 <= minimum <= maximum, or maximum 0.
@@ -111,8 +115,9 @@ class Management:
             raise InvalidRequestError(
                 f"Expected 0 <= min <= max and max at least 1, came min {minimum}, max {maximum}."
             )
-        parameters = {"min_worker": minimum, "max_worker": maximum, "synchronous": "true", "timeout": int(wait_s)}
-        self._call("PUT", f"/models/{name}", parameters, timeout_s=wait_s + self.timeout_s)
+        parameters: dict[str, Any] = {"min_worker": minimum, "max_worker": maximum, "timeout": int(wait_s)}
+        parameters["synchronous"] = "true" if wait else "false"
+        self._call("PUT", f"/models/{name}", parameters, timeout_s=self.timeout_s + (wait_s if wait else 0))
         return self.describe(name)
 
     def renew_token(self, kind: Literal["management", "inference"]) -> None:

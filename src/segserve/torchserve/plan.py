@@ -51,6 +51,11 @@ class ServingPlan:
         return 0 if self.profile == "cpu" else None
 
 
+def link_name(model: str) -> str:
+    """The file that a model's archive is in TorchServe's model store: a link to wherever it lies, see ArchiveShelf."""
+    return f"{model}.mar"
+
+
 def plan_serving(
     archives: Sequence[ArchiveInfo],
     wanted: Literal["auto", "cpu", "gpu"] = "auto",
@@ -70,7 +75,7 @@ def plan_serving(
             ServedModel(
                 name=archive.name,
                 version=archive.version,
-                archive=archive.file.name,
+                archive=link_name(archive.name),
                 workers=workers,
                 max_workers=workers,
                 batch_size=profile.batch_size,

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from itertools import islice
+
+from segserve.errors import InvalidRequestError
 
 
-def free_ports(count: int) -> list[int]:
-    """So many different ports that nothing listens on at this moment."""
+def free_ports(count: int, within: tuple[int, int] | None = None) -> list[int]:
+    """So many different ports that nothing listens on at this moment. within: the first and the last allowed.
+
+    Raises:
+        InvalidRequestError: there are fewer free ones within.
+    """
+    if within is not None:
+        found = list(islice((port for port in range(within[0], within[1] + 1) if is_free(port)), count))
+        if len(found) < count:
+            raise InvalidRequestError(
+                f"Ports {within[0]} to {within[1]}: {count} free ones are needed, {len(found)} are."
+            )
+        return found
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,4 +1,4 @@
-"""Records of the services that run on this machine, through which ``segserve scale`` finds TorchServe and its tokens.
+"""Records of the services that run on this machine: where commands find their TorchServe, its tokens, and a key.
 
 Each ``segserve serve`` keeps one file, named after its port, in a folder that only its user can read.
 """
@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segserve.config import TorchServeAddress
@@ -19,12 +19,20 @@ from segserve.errors import NotFoundError
 
 @dataclass(frozen=True)
 class RunningService:
-    """One ``segserve serve``. pid: its process; url: of the gateway; address: of its TorchServe."""
+    """One ``segserve serve``.
+
+    Attributes:
+        pid: its process.
+        url: of the gateway.
+        address: of its TorchServe.
+        key: opens what the admin key opens; None: of a version that had none.
+    """
 
     pid: int
     port: int
     url: str
     address: TorchServeAddress
+    key: str | None = field(default=None, repr=False)
 
     def write(self, folder: Path | None = None) -> Path:
         """Record it; returns the file."""
@@ -37,6 +45,7 @@ class RunningService:
             "management_url": self.address.management_url,
             "metrics_url": self.address.metrics_url,
             "key_file": str(self.address.key_file) if self.address.key_file else None,
+            "key": self.key,
         }
         file = folder / f"{self.port}.json"
         partial = folder / f".{self.port}.{self.pid}.partial"
@@ -71,7 +80,7 @@ def find_running(port: int, folder: Path | None = None) -> RunningService:
             metrics_url=str(record["metrics_url"]),
             key_file=Path(key_file) if key_file else None,
         )
-        return RunningService(int(record["pid"]), port, str(record["url"]), address)
+        return RunningService(int(record["pid"]), port, str(record["url"]), address, record.get("key"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotFoundError(f"No segserve serve of yours runs on port {port} of this machine.") from error
 

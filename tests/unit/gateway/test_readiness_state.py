@@ -141,3 +141,55 @@ def test_expected_failures_do_not_end_the_polling(readiness: Readiness, workers:
     run_until(readiness, lambda: readiness.missing() == ["something"])
     workers.answer = [described("a", "READY")]
     run_until(readiness, lambda: readiness.ready)
+
+
+def test_a_service_of_many_models_needs_none_but_those_that_it_was_told(workers: StubWorkers) -> None:
+    many = Readiness(workers, multi_model=True)  # type: ignore[arg-type]
+    workers.answer = []
+    assert not many.ready, "TorchServe has not been asked"
+    asyncio.run(many.poll())
+    assert many.ready and many.missing(health=True) == []
+    one = Readiness(workers, ("a",), multi_model=True)  # type: ignore[arg-type]
+    asyncio.run(one.poll())
+    assert one.missing() == one.missing(health=True) == ["a: not registered"]
+
+
+def test_models_that_come_and_go(workers: StubWorkers) -> None:
+    state = Readiness(workers, multi_model=True)  # type: ignore[arg-type]
+    workers.answer = [described("a", "UNLOADING")]
+    state.admit("a")
+    asyncio.run(state.poll())
+    assert state.ready and state.names() == ["a"]
+    with pytest.raises(NotReadyError):
+        state.check("a")
+    state.expect("a")
+    assert state.missing() == ["a: none of its 1 workers has loaded it"] and state.missing(health=True) == []
+    workers.answer = [described("a", "READY")]
+    asyncio.run(state.poll())
+    assert state.ready
+    state.check("a")
+    state.withdraw("a")
+    for _ in range(2):
+        assert state.names() == [] and state.ready
+        with pytest.raises(NotFoundError, match=r"'a' is not loaded here. Models: none\."):
+            state.check("a")
+        asyncio.run(state.poll())
+    state.expect("a")
+    state.check("a")
+
+
+def test_a_withdrawn_model_stays_so_while_torchserve_cannot_be_asked(workers: StubWorkers) -> None:
+    state = Readiness(workers, ("a", "b"))  # type: ignore[arg-type]
+    workers.answer = [described("a", "READY"), described("b", "READY")]
+    asyncio.run(state.poll())
+    state.withdraw("a")
+    workers.answer = NotReadyError("down")
+    asyncio.run(state.poll())
+    assert state.names() == ["b"]
+    with pytest.raises(NotFoundError):
+        state.check("a")
+    workers.answer = [described("b", "READY")]
+    asyncio.run(state.poll())
+    assert state.ready and state.names() == ["b"]
+    state.withdraw("b")
+    assert state.missing() == ["TorchServe has no model"]

@@ -17,10 +17,11 @@ def service(pid=None, port=8080):
     return RunningService(pid or os.getpid(), port, f"http://127.0.0.1:{port}", ADDRESS)
 
 
-@pytest.mark.parametrize("key_file", [Path("/keys.json"), None])
-def test_a_record_is_found_by_its_port_and_private(tmp_path, key_file):
+@pytest.mark.parametrize(("key_file", "key"), [(Path("/keys.json"), "secret"), (None, None)])
+def test_a_record_is_found_by_its_port_and_private(tmp_path, key_file, key):
     address = TorchServeAddress("a", "b", "c", key_file)
-    written = RunningService(os.getpid(), 8080, "http://h:8080", address)
+    written = RunningService(os.getpid(), 8080, "http://h:8080", address, key)
+    assert "secret" not in repr(written)
     file = written.write(tmp_path)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert find_running(8080, tmp_path) == written

@@ -21,6 +21,7 @@ from segserve.gateway.area_detection import check_fields
 from segserve.gateway.form import read_form
 from segserve.gateway.segmenting import Found, Job, check_answer
 from segserve.gateway.services import Services, services_of
+from segserve.gateway.target_model import model_of_kind
 from segserve.gateway.trace import trace_of
 from segserve.imaging import read_info
 from segserve.schema import ImageSource, Parameters, Prompt, SegmentRequest, parse, split_phrases
@@ -106,7 +107,7 @@ async def _sam2(request: Request, wanted: ClickAction) -> Answer:
 
 def _model(request: Request, services: Services, entry: ModelEntry) -> str:
     """The served model to ask; nothing is fetched for one that cannot be asked."""
-    model = services.served_models.named(entry.name)
+    model = model_of_kind(request, services, entry.name)
     services.readiness.check(model)
     trace = trace_of(request.scope)
     trace.model, trace.images = model, 1

@@ -36,7 +36,7 @@ async def readyz(request: Request) -> Response:
 
 async def ping(request: Request) -> Response:
     """SageMaker's health check: 200 once ready, 503 before."""
-    missing = services_of(request).readiness.missing()
+    missing = services_of(request).readiness.missing(health=True)
     preferred = request.headers.get("accept", "").partition(",")[0]
     if media_type(preferred) == "text/plain":
         return PlainTextResponse("Not ready" if missing else "Healthy", status_code=503 if missing else 200)

@@ -21,5 +21,5 @@ def router() -> APIRouter:
 async def metrics(request: Request) -> Response:
     """Prometheus metrics of the gateway and of TorchServe."""
     services = services_of(request)
-    own = services.metrics.text(services.readiness.ready)
+    own = services.metrics.text(services.readiness.ready, services.readiness.snapshot.models)
     return Response(own + await services.workers.metrics_text(), headers={"Content-Type": CONTENT_TYPE})

@@ -8,10 +8,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from segserve.errors import InvalidRequestError, NotFoundError, UnauthorizedError
+from segserve.errors import InvalidRequestError, NotFoundError
 from segserve.gateway import documentation
+from segserve.gateway.admin_key import check_admin_key
 from segserve.gateway.answers import json_response
-from segserve.gateway.middleware import check_key
 from segserve.gateway.readiness import ModelStatus
 from segserve.gateway.served_models import ServedModels
 from segserve.gateway.services import services_of
@@ -50,10 +50,7 @@ async def model(request: Request, name: str) -> Response:
 async def scale(request: Request, name: str) -> Response:
     """Set how many workers a model has; answers when they are up. Needs the admin key."""
     services = services_of(request)
-    admin_key = services.settings.admin_key
-    if admin_key is None:
-        raise UnauthorizedError("Scaling through the gateway is off: start it with SEGSERVE_ADMIN_KEY set.")
-    check_key(request.scope, [admin_key.encode("utf-8")], "Scaling needs the admin key")
+    check_admin_key(request, "Scaling")
     given = request.query_params
     unknown = set(given) - {"min_workers", "max_workers"}
     if unknown or "min_workers" not in given:

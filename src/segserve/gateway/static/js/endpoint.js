@@ -19,7 +19,7 @@ export class Failure extends Error {
 export class Endpoint {
   key = "";
 
-  /** base: an origin, or empty for the page's own address. */
+  /** base: an address, or empty for the page's own. */
   constructor(base) {
     this.base = base ? `${base.replace(/\/+$/, "")}/` : new URL(".", document.baseURI).href;
   }
@@ -94,7 +94,9 @@ async function failureIn(response) {
   const told = await response.json().catch(() => ({}));
   const error = told?.error ?? {};
   const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  return new Failure(String(error.message ?? `The server answered ${status} ${response.statusText}.`), {
+  // A proxy in front of the API may refuse what is too large for it, in words of its own or none.
+  const proxy = status === 413 ? "The request is too large for this server. Take a smaller picture." : null;
+  return new Failure(String(error.message ?? proxy ?? `The server answered ${status} ${response.statusText}.`), {
     status,
     code: String(error.code ?? status),
     requestId: String(error.request_id ?? response.headers.get("X-Request-Id") ?? ""),
