@@ -29,7 +29,10 @@ LEAST_IOU = 0.7
 _READY_S = 240.0
 _FOUND_IOU = 0.5
 _LEAST_SCORE = 0.5
-_GO_ON = "Go on: make serve, and then: segserve predict PHOTO --text 'sofa. floor.' --out DIR"
+_GO_ON = (
+    "Go on: make serve, whose web page is http://127.0.0.1:8080, and then: "
+    "segserve predict PHOTO --text 'sofa. floor.' --out DIR"
+)
 
 
 @dataclass(frozen=True)
