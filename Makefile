@@ -37,7 +37,7 @@ chromium:
 	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || { echo "Chromium is missing, which the web page's tests run in: sudo apt-get install chromium"; exit 1; }
 
-demo: $(STAMP) ## segment three pictures by text and by class and re-tile a floor; pictures go to demo_output/
+demo: $(STAMP) ## segment three pictures by text, class and click and re-tile a floor; pictures go to demo_output/
 	$(BIN)/segserve demo --out demo_output
 
 serve: $(STAMP) ## serve the demo models on http://127.0.0.1:8080 until Ctrl-C

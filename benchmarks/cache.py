@@ -104,9 +104,14 @@ def save_sam2(folder: Path) -> None:
 
 
 def save_grounded_sam(folder: Path) -> None:
-    """The demo's detector, and sam-vit-base, which is transformers' default."""
+    """The demo's detector, and sam-vit-base, which is transformers' default.
+
+    Not with the default's deviation of random weights, 1e-10: its activations are so small that processors fall back
+    to their slow arithmetic for denormal numbers, and encoding a picture takes minutes.
+    """
     shutil.copytree(DEMO / "grounding_dino", folder / "grounding_dino")
-    transformers.SamModel(transformers.SamConfig()).save_pretrained(folder / "sam")
+    vision = transformers.SamVisionConfig(initializer_range=0.02)
+    transformers.SamModel(transformers.SamConfig(vision_config=vision)).save_pretrained(folder / "sam")
     transformers.SamProcessor(transformers.SamImageProcessor()).save_pretrained(folder / "sam")
 
 

@@ -56,8 +56,11 @@ def test_demo(tmp_path: Path) -> None:
     classes = imaging.decode((tmp_path / "out" / f"room_{SEED}_classes.png").read_bytes())
     assert classes.shape[0] > 480, "a legend is below it"
     assert (classes[:480] != scene.image).any(axis=2).mean() > 0.9 and (classes[:480] != overlay).any()
+    assert "by click and box: sam2" in printed and "click on the" in printed and "box around the" in printed
+    clicks = imaging.decode((tmp_path / "out" / f"room_{SEED}_clicks.png").read_bytes())
+    assert 0.02 < (clicks != scene.image).any(axis=2).mean() < 0.5
     overview = imaging.decode((tmp_path / "out" / "overview.jpg").read_bytes())
-    assert overview.shape[1] > 5 * 350, "five pictures side by side: the room, by text, class and pixel, the new floor"
+    assert overview.shape[1] > 6 * 350, "side by side: the room, by text, class, pixel and click, the new floor"
 
 
 def test_interrupted_while_it_starts_nothing_stays_behind(tmp_path: Path) -> None:

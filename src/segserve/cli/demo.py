@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from segserve.cli.demo_clicks import Pointed
     from segserve.client import Client
     from segserve.imaging import Rgb
     from segserve.results import Result
@@ -28,7 +29,10 @@ LEAST_IOU = 0.7
 _READY_S = 240.0
 _FOUND_IOU = 0.5
 _LEAST_SCORE = 0.5
-_GO_ON = "Go on: make serve, and then: segserve predict PHOTO --text 'sofa. floor.' --out DIR"
+_GO_ON = (
+    "Go on: make serve, whose web page is http://127.0.0.1:8080, and then: "
+    "segserve predict PHOTO --text 'sofa. floor.' --out DIR"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Room:
         by_class: mask_rcnn's; None where it is not served.
         by_pixel: semantic's; None where it is not served.
         floor: the scene with a new floor.
+        by_click: what sam2 was pointed at; empty where it is not served.
     """
 
     scene: Scene
@@ -61,17 +66,18 @@ class Room:
     by_class: Result | None
     by_pixel: Result | None
     floor: Rgb
+    by_click: Sequence[Pointed] = ()
 
 
 def add_parser(subparsers: Any) -> None:
     """Add ``demo`` to the command line's subcommands."""
     parser = subparsers.add_parser(
         "demo",
-        help="show it: segment three rooms by text, by class and pixel by pixel, lay a new floor",
+        help="show it: segment three rooms by text, class and pixel, by click and box, lay a new floor",
         description="Pack the demo weights, serve them with TorchServe and the gateway, segment three generated rooms "
-        "by text (grounded_sam), by class (mask_rcnn) and pixel by pixel (semantic), lay new floors through "
-        "/invocations, write the pictures, compare with the truth, and stop again. Fails when the masks of a room "
-        "agree with the truth by a mean IoU under 0.7.",
+        "by text (grounded_sam), by class (mask_rcnn), pixel by pixel (semantic), and by a click and a box (sam2), lay "
+        "new floors through /invocations, write the pictures, compare with the truth, and stop again. Fails when the "
+        "masks of a room agree with the truth by a mean IoU under 0.7.",
         epilog="example: segserve demo --out demo_output",
     )
     parser.add_argument("--out", type=Path, default=Path("demo_output"), metavar="DIR", help="default: demo_output")
@@ -96,6 +102,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="default: weights/demo/semantic; without that folder, the rooms are not segmented pixel by pixel",
     )
+    parser.add_argument(
+        "--click-weights",
+        type=Path,
+        metavar="DIR",
+        help="default: weights/demo/sam2; without that folder, nothing is pointed at",
+    )
     parser.set_defaults(run=run)
 
 
@@ -103,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo. Returns 0 when every room's mean IoU is 0.7 or more with each model, else 1."""
     from rich.console import Console
 
-    from segserve.cli import demo_classes
+    from segserve.cli import demo_classes, demo_clicks
     from segserve.cli.demo_server import terminated_like_interrupted
     from segserve.imaging import encode
     from segserve.training.scenes import make_scene
@@ -120,16 +132,19 @@ def run(args: argparse.Namespace) -> int:
     by_text = [compare(scene, room.by_text) for scene, room in zip(scenes, rooms, strict=True)]
     by_class = [compare(room.scene, room.by_class, by_category=True) for room in rooms if room.by_class is not None]
     by_pixel = [class_findings(*pair) for pair in _by_pixel(rooms)]
+    by_click = [[Finding(each.thing.phrase, each.score, each.iou) for each in room.by_click] for room in rooms]
     _print_table(scenes, by_text, console)
     if by_class:
         console.print(class_table(rooms, by_class))
     if by_pixel:
         console.print(demo_classes.class_table(_by_pixel(rooms)))
+    if any(by_click):
+        console.print(demo_clicks.pointed_table([(room.scene, room.by_click) for room in rooms]))
     kinds = _write_pictures(rooms, out)
     shown = f"{', '.join(kinds[:-1])} and {kinds[-1]}"
     console.print(f"Pictures in {out}/: overview.jpg, and scene, {shown} of each room.", soft_wrap=True)
-    findings = {"grounded_sam": by_text, "mask_rcnn": by_class, "semantic": by_pixel}
-    return _verdict(scenes, {model: of_rooms for model, of_rooms in findings.items() if of_rooms}, console)
+    findings = {"grounded_sam": by_text, "mask_rcnn": by_class, "semantic": by_pixel, "sam2": by_click}
+    return _verdict(scenes, {model: of_rooms for model, of_rooms in findings.items() if any(of_rooms)}, console)
 
 
 def _weights(args: argparse.Namespace) -> dict[str, Path]:
@@ -138,7 +153,8 @@ def _weights(args: argparse.Namespace) -> dict[str, Path]:
 
     demo = source_folder("weights") / "demo"
     folders = {"grounded_sam": args.weights or demo / "grounded_sam"}
-    for model, given in (("mask_rcnn", args.instance_weights), ("semantic", args.semantic_weights)):
+    further = {"mask_rcnn": args.instance_weights, "semantic": args.semantic_weights, "sam2": args.click_weights}
+    for model, given in further.items():
         if given or (demo / model / "model.safetensors").exists():
             folders[model] = given or demo / model
     return folders
@@ -156,10 +172,12 @@ def _pack(folders: Mapping[str, Path], store: Path, console: Console) -> list[st
 
 
 def _serve_and_ask(scenes: Sequence[Scene], models: Sequence[str], out: Path, console: Console) -> list[Room]:
+    from segserve.cli.demo_clicks import point
     from segserve.cli.demo_server import running_service, served_folder
 
     by_class: list[Result | None] = [None] * len(scenes)
     by_pixel: list[Result | None] = [None] * len(scenes)
+    by_click: list[list[Pointed]] = [[]] * len(scenes)
     with (
         console.status("starting TorchServe and the gateway, loading the models") as status,
         running_service(out / "model_store", models, out / "logs", _READY_S) as client,
@@ -176,11 +194,14 @@ def _serve_and_ask(scenes: Sequence[Scene], models: Sequence[str], out: Path, co
         if "semantic" in models:
             status.update("segmenting the rooms pixel by pixel")
             by_pixel = [client.segment(scene.image, model="semantic") for scene in scenes]
+        if "sam2" in models:
+            status.update("pointing at objects")
+            by_click = [point(client, scene) for scene in scenes]
         status.update("laying new floors")
         floors = _lay_floors(client, [f"{address}/{_file(scene, 'scene')}" for scene in scenes])
         status.update("stopping")
     console.print("stopped  gateway, TorchServe and its workers")
-    return [Room(*each) for each in zip(scenes, by_text, by_class, by_pixel, floors, strict=True)]
+    return [Room(*each) for each in zip(scenes, by_text, by_class, by_pixel, floors, by_click, strict=True)]
 
 
 def compare(scene: Scene, result: Result, *, by_category: bool = False) -> list[Finding]:
@@ -263,6 +284,7 @@ def _lay_floors(client: Client, addresses: Sequence[str]) -> list[Rgb]:
 def _write_pictures(rooms: Sequence[Room], out: Path) -> list[str]:
     """Those of each room, and all of them on one sheet; returns their kinds."""
     from segserve.cli.demo_classes import with_class_legend
+    from segserve.cli.demo_clicks import pointed_overlay
     from segserve.colors import colors_of
     from segserve.imaging import encode
     from segserve.label_render import overlay as class_overlay
@@ -283,6 +305,8 @@ def _write_pictures(rooms: Sequence[Room], out: Path) -> list[str]:
             drawn["classes"] = class_overlay(
                 image, room.by_pixel.label_map, room.by_pixel.classes, colors=colors_of(labels)
             )
+        if any(other.by_click for other in rooms):
+            drawn["clicks"] = pointed_overlay(image, room.by_click)
         drawn["tiled"] = room.floor
         for kind, picture in drawn.items():
             (out / _file(room.scene, kind)).write_bytes(encode(picture))
@@ -339,7 +363,7 @@ def _verdict(scenes: Sequence[Scene], findings: Mapping[str, Sequence[Sequence[F
         f"{model}, room {scene.seed}: mean IoU {mean_iou(found):.3f} is under {LEAST_IOU}"
         for model, of_rooms in findings.items()
         for scene, found in zip(scenes, of_rooms, strict=True)
-        if mean_iou(found) < LEAST_IOU
+        if found and mean_iou(found) < LEAST_IOU
     ]
     for line in poor:
         console.print(line, style="bold red")

@@ -16,7 +16,7 @@ from typing import Any
 
 from segserve.cli.training_progress import not_negative, positive, training_progress
 
-STEPS, BATCH = 2000, 4
+STEPS, BATCH = 4000, 4
 CHECKPOINT_EVERY = 100
 TRAINING_FILE = "training.json"
 

@@ -29,7 +29,7 @@ from segserve.training.segmenter_run import HELPER_TERM, SegmenterRun, Trainee
 
 LEARNING_RATE = 2e-3
 CLICK_TERM, BOX_TERM, CORRECTION_TERM = "clicks", "boxes", "corrections"
-SHARES = {CLICK_TERM: 0.5, BOX_TERM: 0.2, CORRECTION_TERM: 0.3}
+SHARES = {CLICK_TERM: 0.4, BOX_TERM: 0.2, CORRECTION_TERM: 0.4}
 SERVED_SHARE = 0.3
 
 
@@ -82,7 +82,7 @@ class Turn:
             box_candidates=step % 5 == 3,
             correct_boxes=step % 4 == 3,
             corrections=2 if step % 8 >= 6 else 1,
-            feed_mask=step % 2 == 0 or step % 8 == 7,
+            feed_mask=step % 8 in (0, 3, 6),
         )
 
 

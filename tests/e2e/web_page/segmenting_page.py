@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,10 @@ class SegmentingPage(WatchedPage):
         calls = [node for node in ast.walk(ast.parse(self.snippet("python"))) if isinstance(node, ast.Call)]
         (call,) = [call for call in calls if getattr(call.func, "attr", "") == "segment"]
         return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+
+    def asked(self) -> list[dict[str, Any]]:
+        """The JSON part of every segmentation request that the page has sent so far."""
+        return [json.loads(text) for text in self.evaluate("window.asked")]
 
     def look(self) -> bytes:
         """What the stage looks like, as a PNG file."""

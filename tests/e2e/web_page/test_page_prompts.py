@@ -135,7 +135,8 @@ def test_clicks_and_undo(page: SegmentingPage, room: Room) -> None:
     second = page.answer_to(lambda: page.click(*middle(room.floor), button="right"))
     assert page.element("#points").inner_text() == "2 points"
     assert not only_mask(second)[middle(room.floor)[::-1]], "a right click takes away"
-    (on, off) = page.sent()["points"]
+    (asked,) = page.asked()[-1]["prompt"]["objects"]
+    (on, off) = asked["points"]
     assert on == pytest.approx([*middle(bed), 1], abs=1.5) and off == pytest.approx([*middle(room.floor), 0], abs=1.5)
     page.answer_to(page.element("#undo").click)
     assert page.element("#points").inner_text() == "1 point"

@@ -10,12 +10,19 @@ from urllib.parse import urlsplit
 from playwright.sync_api import ConsoleMessage, Page, Request
 
 _REFUSED = re.compile(r"Failed to load resource: the server responded with a status of (\d+)")
-_VIOLATIONS = """
+_WATCHER = """
 window.cspViolations = [];
 document.addEventListener("securitypolicyviolation", (event) => {
   window.cspViolations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`);
 });
 window.executed = [];
+// What forms ask: a browser tells nobody outside what is in a form with a file.
+window.asked = [];
+const send = window.fetch;
+window.fetch = (address, options) => {
+  if (options?.body instanceof FormData) window.asked.push(options.body.get("request"));
+  return send(address, options);
+};
 """
 
 
@@ -34,7 +41,7 @@ class WatchedPage:
         self.refusals: set[int] = set()
         self.requests: list[str] = []
         self._errors: list[str] = []
-        tab.add_init_script(_VIOLATIONS)
+        tab.add_init_script(_WATCHER)
         tab.on("console", self._on_console)
         tab.on("pageerror", lambda error: self._errors.append(f"uncaught: {error}"))
         tab.on("request", self._on_request)
@@ -63,7 +70,7 @@ class WatchedPage:
             refused = _REFUSED.search(text)
             if refused is None or int(refused[1]) not in self.refusals:
                 errors.append(text)
-        assert not errors
+        assert not errors, errors
         assert self.tab.evaluate("window.cspViolations") == []
         assert self.tab.evaluate("window.executed") == []
         assert not [url for url in self.requests if not self._is_own(url)]

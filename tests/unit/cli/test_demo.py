@@ -96,7 +96,10 @@ def test_table_of_classes() -> None:
     assert ["all", "2", "1", "2", "0.700"] in rows
 
 
-@pytest.mark.parametrize(("model", "option"), [("mask_rcnn", "instance_weights"), ("semantic", "semantic_weights")])
+@pytest.mark.parametrize(
+    ("model", "option"),
+    [("mask_rcnn", "instance_weights"), ("semantic", "semantic_weights"), ("sam2", "click_weights")],
+)
 def test_further_weights_are_used_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, option: str
 ) -> None:
@@ -104,8 +107,8 @@ def test_further_weights_are_used_where_they_are(
     folder = tmp_path / "weights" / "demo" / model
 
     def chosen(own: Path | None) -> dict[str, Path]:
-        given = {"weights": None, "instance_weights": None, "semantic_weights": None, option: own}
-        return demo._weights(argparse.Namespace(**given))
+        given = {f"{kind}weights": None for kind in ("", "instance_", "semantic_", "click_")}
+        return demo._weights(argparse.Namespace(**{**given, option: own}))
 
     assert chosen(None) == {"grounded_sam": folder.with_name("grounded_sam")}
     assert chosen(tmp_path)[model] == tmp_path
@@ -177,11 +180,12 @@ def test_mean_counts_what_was_not_found() -> None:
 
 
 @pytest.mark.parametrize(("iou", "status"), [(0.7, 0), (0.69, 1)])
-@pytest.mark.parametrize("model", ["grounded_sam", "mask_rcnn", "semantic"])
+@pytest.mark.parametrize("model", ["grounded_sam", "mask_rcnn", "semantic", "sam2"])
 def test_verdict(iou: float, status: int, model: str) -> None:
     output = io.StringIO()
     good = [demo.Finding("sofa", 0.9, 0.95)]
     findings = {"grounded_sam": [good, good], "mask_rcnn": [good, good]}
+    findings["sam2"] = [good, []]
     findings[model] = [good, [demo.Finding("sofa", 0.9, iou)]]
     assert demo._verdict([TWO_CHAIRS, TWO_CHAIRS], findings, Console(file=output, width=120)) == status
     assert (f"{model}, room 1: mean IoU 0.690 is under 0.7" in output.getvalue()) == (status == 1)

@@ -1,6 +1,7 @@
 // Sends requests: one at a time, patiently while a model is loading, and again once a key is there.
 
 import { Failure, patiently } from "./endpoint.js";
+import { ClickRequest } from "./request.js";
 import { Segments } from "./segments.js";
 
 export class Asker {
@@ -45,7 +46,7 @@ export class Asker {
       const read = await readAnswer(answer, request);
       if (signal.aborted) return;
       show(read);
-      this.notice.say(summary(read, (performance.now() - started) / 1000), "done");
+      this.notice.say(summary(read, (performance.now() - started) / 1000, request), "done");
     } catch (failure) {
       if (signal.aborted) return;
       clear();
@@ -82,11 +83,18 @@ async function readAnswer(answer, request) {
   return { segments: await Segments.fromResult(result, request.known), model: answer.timings_ms?.model };
 }
 
-function summary({ segments, replaced, model }, seconds) {
+function summary({ segments, replaced, model }, seconds, request) {
   const time = `in ${seconds.toFixed(seconds < 10 ? 2 : 0)} s${model ? ` (model ${(model / 1000).toFixed(2)} s)` : ""}`;
   if (replaced) return `Laid ${time}.`;
   const { kind, items } = segments;
-  if (!items.length) return `Nothing found ${time}. Other words or a lower threshold may help.`;
+  const clicked = request instanceof ClickRequest;
+  const wayOut = clicked ? "Another click or a box may help." : "Other words or a lower threshold may help.";
+  if (!items.length) return `Nothing found ${time}. ${wayOut}`;
+  if (clicked) {
+    const objects = new Set(items.map(({ object }) => object)).size;
+    const readings = items.length > objects ? `, ${items.length} readings,` : "";
+    return `${objects} ${objects === 1 ? "object" : "objects"}${readings} ${time}`;
+  }
   const noun = kind === "classes" ? ["class", "classes"] : ["instance", "instances"];
   return `${items.length} ${noun[items.length === 1 ? 0 : 1]} ${time}`;
 }

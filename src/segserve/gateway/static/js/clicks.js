@@ -1,13 +1,26 @@
 // The clicks and boxes that say which objects are meant, with their history. Coordinates are pixels of the picture.
+//
+// A further click corrects the answer that people see: SAM 2 takes that answer's low-resolution mask along. Each state
+// keeps its own answer, so that after an undo the next click goes with the mask of the state that is shown again.
 
-const EMPTY = [{ points: [], box: null }];
+const NOTHING = { points: [], box: null, earlier: null };
 
 export class Clicks {
-  #history = [EMPTY];
+  #history = [{ objects: [NOTHING], answer: null }];
+  #model = null;
 
-  /** [{points: [[x, y, label]], box: [x0, y0, x1, y1] or null}], the object that is being clicked last. */
-  get objects() {
+  /** The state that stands now: what the answer to a request about it is kept for. */
+  get state() {
     return this.#history.at(-1);
+  }
+
+  /**
+   * [{points: [[x, y, label]], box: [x0, y0, x1, y1] or null, earlier: null or the answer that this corrects}], the
+   * object that is being clicked last. earlier: {mask: low_res as it came, asked: the object as it was asked for,
+   * options: of that request, reading: which of its answers, the best first}.
+   */
+  get objects() {
+    return this.state.objects;
   }
 
   /** The objects that say anything. */
@@ -25,7 +38,8 @@ export class Clicks {
 
   /** label: 1 on the object, 0 beside it. */
   addPoint(x, y, label) {
-    this.#change((object) => ({ ...object, points: [...object.points, [round(x), round(y), label]] }));
+    const earlier = this.#corrected();
+    this.#change((object) => ({ ...object, points: [...object.points, [round(x), round(y), label]], earlier }));
   }
 
   /** Give the current object a box, or with ownObject begin one of its own. Boxes without an area are left out. */
@@ -33,14 +47,19 @@ export class Clicks {
     const box = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)].map(round);
     if (box[2] - box[0] < 1 || box[3] - box[1] < 1) return false;
     const current = this.objects.at(-1);
-    if (ownObject && (current.box || current.points.length)) this.#push([...this.objects, { points: [], box }]);
-    else this.#change((object) => ({ ...object, box }));
+    if (ownObject && (current.box || current.points.length)) {
+      this.#push([...this.objects, { ...NOTHING, box }]);
+    } else {
+      // Who draws another box means something else than what the first one gave.
+      const earlier = current.box ? null : this.#corrected();
+      this.#change((object) => ({ ...object, box, earlier }));
+    }
     return true;
   }
 
   nextObject() {
     const { points, box } = this.objects.at(-1);
-    if (points.length || box) this.#push([...this.objects, { points: [], box: null }]);
+    if (points.length || box) this.#push([...this.objects, NOTHING]);
   }
 
   undo() {
@@ -48,19 +67,17 @@ export class Clicks {
   }
 
   reset() {
-    this.#history = [EMPTY];
+    this.#history = [{ objects: [NOTHING], answer: null }];
   }
 
-  /** The prompt in its shortest form: points, boxes, or objects. */
-  prompt() {
-    const given = this.given;
-    if (given.length === 1) {
-      const [{ points, box }] = given;
-      return { ...(points.length ? { points } : {}), ...(box ? { boxes: [box] } : {}) };
-    }
-    if (given.every(({ points }) => points.length === 0)) return { boxes: given.map(({ box }) => box) };
-    const objects = given.map(({ points, box }) => ({ ...(points.length ? { points } : {}), ...(box ? { box } : {}) }));
-    return { objects };
+  /** Masks are a model's own: another model is asked without those that are there. */
+  use(model) {
+    if (model === this.#model) return;
+    this.#model = model;
+    this.#history = this.#history.map(({ objects }) => ({
+      objects: objects.map((object) => ({ ...object, earlier: null })),
+      answer: null,
+    }));
   }
 
   /** "2 objects: 3 points, 1 box". */
@@ -72,13 +89,43 @@ export class Clicks {
     return this.given.length > 1 ? `${this.given.length} objects: ${parts}` : parts;
   }
 
+  /**
+   * What the next click on the current object corrects: of its readings the one that is shown, the best of several.
+   * Until an answer is there, the one that its prompt corrects itself.
+   */
+  #corrected() {
+    const { objects, answer } = this.state;
+    const asked = objects.at(-1);
+    const readings = answer?.items.filter(({ object }) => object === objects.length - 1) ?? [];
+    const chosen = readings.find(({ visible }) => visible) ?? readings[0];
+    if (!chosen?.lowRes) return asked.earlier;
+    return { mask: chosen.lowRes, asked, options: answer.options, reading: readings.indexOf(chosen) };
+  }
+
   #change(change) {
     this.#push([...this.objects.slice(0, -1), change(this.objects.at(-1))]);
   }
 
   #push(objects) {
-    this.#history.push(objects);
+    this.#history.push({ objects, answer: null });
   }
+}
+
+/** The prompt about objects in its shortest form: points, boxes, or objects. */
+export function promptOf(objects) {
+  const corrects = objects.some(({ earlier }) => earlier);
+  if (objects.length === 1 && !corrects) {
+    const [{ points, box }] = objects;
+    return { ...(points.length ? { points } : {}), ...(box ? { boxes: [box] } : {}) };
+  }
+  if (!corrects && objects.every(({ points }) => points.length === 0)) return { boxes: objects.map(({ box }) => box) };
+  return {
+    objects: objects.map(({ points, box, earlier }) => ({
+      ...(points.length ? { points } : {}),
+      ...(box ? { box } : {}),
+      ...(earlier ? { mask: earlier.mask } : {}),
+    })),
+  };
 }
 
 const round = (value) => Math.round(value * 10) / 10;

@@ -13,7 +13,7 @@ import { ModeTabs } from "./modes.js";
 import { Notice } from "./notice.js";
 import { Options } from "./options.js";
 import { Picker } from "./picker.js";
-import { SegmentRequest, TilingRequest } from "./request.js";
+import { ClickRequest, SegmentRequest, TilingRequest } from "./request.js";
 import { ResultList } from "./results.js";
 import { SnippetPanel } from "./snippet_panel.js";
 import { Stage } from "./stage.js";
@@ -282,8 +282,12 @@ class Page {
     const text = this.text.value;
     if (id === "text" && !text) throw new Error("Say what to find first, for example: sofa. red chair.");
     if (clicks && this.clicks.empty) throw new Error("Click on an object first, or drag a box around it.");
-    const prompt = clicks ? this.clicks.prompt() : id === "text" ? { text } : {};
-    return new SegmentRequest(this.picture, this.model, prompt, this.options.values);
+    const { picture, model, options } = this;
+    if (clicks) {
+      this.clicks.use(model.name);
+      return new ClickRequest(picture, model, this.clicks.given, options.values);
+    }
+    return new SegmentRequest(picture, model, id === "text" ? { text } : {}, options.values);
   }
 
   /** Ask, show the answer; a newer request takes the place of one that is still running. */
@@ -298,11 +302,22 @@ class Page {
       return;
     }
     this.snippets.show(request);
+    const { state } = this.clicks;
     await this.asker.ask(
       request,
-      (answer) => this.#show(answer),
+      (answer) => {
+        if (request instanceof ClickRequest) this.#keep(answer.segments, state, request);
+        this.#show(answer);
+      },
       () => this.#clearAnswer(),
     );
+  }
+
+  /** Keep the answer to a request about clicks with their state; what was shown of the same masks stays so. */
+  #keep(segments, state, { options }) {
+    const before = state.answer ?? this.answer?.segments;
+    if (before) segments.showAs(before);
+    state.answer = { items: segments.items, options };
   }
 
   #show(answer) {

@@ -16,8 +16,12 @@ export const MODES = [
     kind: "sam2",
     run: "Ask again",
     clicks: "click",
-    hint: "Click on an object. Right click or Alt-click takes a part away; dragging draws a box around it.",
-    touchHint: "Tap on an object. With Take away, a tap takes a part away; dragging draws a box around it.",
+    hint:
+      "Click on an object; further clicks correct its outline. Right click or Alt-click takes a part away; dragging " +
+      "draws a box around it.",
+    touchHint:
+      "Tap on an object; further taps correct its outline. With Take away, a tap takes a part away; dragging draws a " +
+      "box around it.",
   },
   {
     id: "box",

@@ -1,5 +1,10 @@
 // A request as it goes to the API, and as the snippets show it.
 
+import { promptOf } from "./clicks.js";
+
+// An answer with low_res has up to three masks for each object, of 175 kB each for the published models.
+const MOST_CORRECTED = 16;
+
 /** A native request: one picture, a model, a prompt, parameters. */
 export class SegmentRequest {
   path = "v1/segment";
@@ -28,6 +33,29 @@ export class SegmentRequest {
     form.append("request", JSON.stringify(this.body));
     form.append("image", this.picture.blob, "picture");
     return { body: form };
+  }
+}
+
+/** A native request about what was clicked on; it asks for masks that the next click corrects, where the model has them. */
+export class ClickRequest extends SegmentRequest {
+  /** objects: of js/clicks.js; options: the parameters that people chose. */
+  constructor(picture, model, objects, options) {
+    const corrected = model.parameters.includes("low_res") && objects.length <= MOST_CORRECTED;
+    super(picture, model, promptOf(objects), corrected ? { ...options, low_res: true } : options);
+    this.described = model;
+    this.objects = objects;
+    this.options = options;
+  }
+
+  /** Whether it sends masks of earlier answers. */
+  get corrects() {
+    return this.objects.some(({ earlier }) => earlier);
+  }
+
+  /** The same question without the masks, which are thousands of letters, neither sent nor asked for. */
+  get withoutMasks() {
+    const objects = this.objects.map((object) => ({ ...object, earlier: null }));
+    return new SegmentRequest(this.picture, this.described, promptOf(objects), this.options);
   }
 }
 

@@ -40,6 +40,7 @@ export class ResultList {
   #entry(item) {
     const box = make("input", { type: "checkbox", checked: item.visible });
     box.addEventListener("change", () => {
+      if (box.checked) this.#hideOtherReadings(item);
       item.visible = box.checked;
       this.#check();
       this.on.visibility();
@@ -64,6 +65,13 @@ export class ResultList {
     box.addEventListener("focus", () => box.matches(":focus-visible") && this.on.highlight(item));
     box.addEventListener("blur", () => this.on.highlight(null));
     return entry;
+  }
+
+  /** Readings of one click are alternatives: who shows one wants it instead of the others. */
+  #hideOtherReadings({ object }) {
+    for (const other of this.#segments.items) {
+      if (object !== null && other.object === object) other.visible = false;
+    }
   }
 
   #check() {

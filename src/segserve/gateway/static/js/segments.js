@@ -6,7 +6,10 @@ import { readLabelMap, runsByClass } from "./label_map.js";
 import { countsOf, paint } from "./rle.js";
 
 export class Segments {
-  /** items: {index, label, score (null of classes), object (of clicks), box, area, counts, runs, color, visible, note}. */
+  /**
+   * items: {index, label, score (null of classes), object (of clicks, else null), lowRes (of clicks, else null), box,
+   * area, counts, runs, color, visible, note}.
+   */
   constructor(kind, width, height, items) {
     this.kind = kind; // "instances" or "classes"
     this.width = width;
@@ -23,11 +26,12 @@ export class Segments {
     const runs = await decodeAll(instances.map(({ mask }) => mask));
     const colors = instanceColors(instances, known);
     const best = bestOfObjects(instances);
-    const items = instances.map(({ label, score, box, area, object, mask: { counts } }, index) => ({
+    const items = instances.map(({ label, score, box, area, object, low_res: lowRes, mask: { counts } }, index) => ({
       index,
       label,
       score,
-      object,
+      object: object ?? null,
+      lowRes: lowRes ?? null,
       box,
       area,
       counts,
@@ -54,6 +58,8 @@ export class Segments {
           index,
           label,
           score: null,
+          object: null,
+          lowRes: null,
           box,
           area,
           counts: countsOf(runs),
@@ -64,6 +70,16 @@ export class Segments {
         };
       });
     return new Segments("classes", width, height, items);
+  }
+
+  /** Show and hide as before what an earlier answer, {items}, had too: an object with the same readings. */
+  showAs({ items }) {
+    for (const number of new Set(this.items.map(({ object }) => object))) {
+      const of = (all) => all.filter(({ object }) => object !== null && object === number);
+      const [now, before] = [of(this.items), of(items)];
+      const same = now.length === before.length && now.every(({ counts }, at) => counts === before[at].counts);
+      if (same) now.forEach((item, at) => (item.visible = before[at].visible));
+    }
   }
 
   get shown() {

@@ -152,9 +152,13 @@ export class Stage {
   }
 
   #drawClicks(scale) {
-    for (const { points, box } of this.#clicks?.objects ?? []) {
+    const objects = this.#clicks?.objects ?? [];
+    for (const { points, box } of objects) {
       if (box) this.#drawBox(box.map((value) => value * scale));
+      // The next click is about the last object: the points of the others step back.
+      this.context.globalAlpha = points === objects.at(-1).points ? 1 : 0.5;
       for (const [x, y, label] of points) this.#drawPoint(x * scale, y * scale, label);
+      this.context.globalAlpha = 1;
     }
     if (this.draft) this.#drawBox(this.draft.map((value) => value * scale));
     if (this.crosshair) this.#drawCrosshair(this.crosshair.map((value) => value * scale));
