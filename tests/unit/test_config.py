@@ -197,7 +197,7 @@ def test_only_config_reads_the_environment_for_settings() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in ENVIRONMENT:
                 readers.append(path.name)
-    # The others name variables to withhold them from TorchServe, or to set them for a service or container of their own.
+    # The others name variables to withhold them from TorchServe, or to set them for what they start.
     assert set(readers) == {"config.py", "java.py", "demo_server.py", "conform.py", "image.py"}
 
 
