@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0 on success, 1 with one clear line on failure, 2 on wrong usage."""
     _heed_signals()
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime's, which is on unless told otherwise
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.version:

@@ -89,6 +89,8 @@ def server_environment(work: Path, threads: int | None) -> dict[str, str]:
     env.setdefault("HF_HUB_OFFLINE", "1")
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     env.setdefault("TQDM_DISABLE", "1")
+    # Else ONNX Runtime makes up an id of this machine, keeps it in HOME and reports to its maker.
+    env.setdefault("ORT_DISABLE_TELEMETRY", "1")
     for name, value in ALLOCATOR.items():
         env.setdefault(name, value)
     # Threads that wait for each other give their core away: spinning instead, two on two busy cores took four times the

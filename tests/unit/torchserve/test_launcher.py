@@ -223,12 +223,14 @@ def test_workers_do_not_see_the_services_secrets(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     env = server_environment(tmp_path, threads=1)
     assert env["MALLOC_TRIM_THRESHOLD_"] == "4096"  # the operator's own wins
     assert env["MALLOC_MMAP_THRESHOLD_"] == str(32 * 2**20)
     assert "secret" not in env.values()
     assert "TS_CONFIG_FILE" not in env
     assert (env["OMP_NUM_THREADS"], env["OMP_WAIT_POLICY"]) == ("1", "PASSIVE")
+    assert env["ORT_DISABLE_TELEMETRY"] == "1"
     assert env["TMPDIR"] == str(tmp_path / "tmp")
     assert "OMP_NUM_THREADS" not in server_environment(tmp_path, threads=None)
 
