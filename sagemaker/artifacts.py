@@ -33,18 +33,33 @@ def ensure_bucket(deployment: Deployment) -> None:
     """Create the deployment's own bucket where it is missing: private, encrypted, tagged.
 
     Raises:
-        DeploymentError: the bucket that --bucket names is not there.
+        DeploymentError: the bucket that --bucket names is not there, or the own one's name is somebody else's.
     """
     calls, bucket = deployment.calls, deployment.bucket
-    if calls.read("s3", "head_bucket", Bucket=bucket) is not None:
-        return
-    if not deployment.owns_bucket and not calls.offline:
-        raise DeploymentError(f"--bucket {bucket}: there is no such bucket, or it is not yours.")
     if not deployment.owns_bucket:
+        if calls.read("s3", "head_bucket", Bucket=bucket) is None and not calls.offline:
+            raise DeploymentError(f"--bucket {bucket}: there is no such bucket, or it is not yours.")
+        return
+    # The name can be guessed: in another account's bucket of that name, models and pictures would be somebody else's.
+    if calls.read("s3", "head_bucket", Bucket=bucket, ExpectedBucketOwner=calls.account) is not None:
+        tags = (calls.read("s3", "get_bucket_tagging", Bucket=bucket) or {}).get("TagSet")
+        if deployment.owns(tags):
+            return
+        held = calls.read("s3", "list_objects_v2", Bucket=bucket, MaxKeys=1) or {}
+        if tags or held.get("KeyCount"):
+            deployment.check_owned(tags, f"the bucket {bucket}")
+        # Empty and without tags: an earlier run was interrupted before it had finished the bucket.
+        _finish(deployment)
         return
     place: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": calls.region}}
     # us-east-1 is the one region that must not be named.
     calls.change("s3", "create_bucket", Bucket=bucket, **({} if calls.region == "us-east-1" else place))
+    _finish(deployment)
+
+
+def _finish(deployment: Deployment) -> None:
+    """Shut and tag the new bucket; the tag last, as it tells that all is done."""
+    calls, bucket = deployment.calls, deployment.bucket
     shut = {"BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True}
     calls.change("s3", "put_public_access_block", Bucket=bucket, PublicAccessBlockConfiguration=shut)
     calls.change("s3", "put_bucket_tagging", Bucket=bucket, Tagging={"TagSet": deployment.tags()})

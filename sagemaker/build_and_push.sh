@@ -34,6 +34,7 @@ HELP
 fail() { echo "error: $1" >&2; exit "${2:-1}"; }
 
 name=segserve tag=latest base='' engine='' platform=linux/amd64 build=yes dry_run=no
+# Empty arrays are unbound variables to the bash 3.2 of macOS: they are expanded with ${a[@]+"${a[@]}"}.
 build_args=() aws_options=()
 while (($#)); do
   case $1 in
@@ -75,11 +76,12 @@ if [[ -z $engine ]]; then
 fi
 [[ $dry_run == yes ]] || command -v "$engine" >/dev/null || fail "$engine is not installed"
 
-repository=("$python" "$here/image_repository.py" --name "$name" "${aws_options[@]}")
+repository=("$python" "$here/image_repository.py" --name "$name" ${aws_options[@]+"${aws_options[@]}"})
 if [[ $dry_run == yes ]]; then
   # What it prints is a comment and the calls; the address is that of the stand-in account where there is none.
-  "${repository[@]}" --dry-run
-  address=$("${repository[@]}" --dry-run | tail -n 1)
+  told=$("${repository[@]}" --dry-run)
+  printf '%s\n' "$told"
+  address=${told##*$'\n'}
 else
   address=$("${repository[@]}")
 fi
@@ -94,10 +96,10 @@ if [[ $build == yes ]]; then
   if [[ $engine == docker ]]; then
     run docker buildx build --platform "$platform" --provenance=false --sbom=false \
       --output type=docker,oci-mediatypes=false \
-      "${build_args[@]}" --tag "$image" "$root"
+      ${build_args[@]+"${build_args[@]}"} --tag "$image" "$root"
   else
     # HEALTHCHECK is of Docker's image format only.
-    run podman build --platform "$platform" --format docker "${build_args[@]}" --tag "$image" "$root"
+    run podman build --platform "$platform" --format docker ${build_args[@]+"${build_args[@]}"} --tag "$image" "$root"
   fi
 elif [[ $dry_run == no ]]; then
   "$engine" image inspect "$image" >/dev/null 2>&1 || fail "--no-build: there is no image $image here"

@@ -10,6 +10,7 @@ the old ones, take over as --traffic says, and give way again when an alarm goes
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import alarms
 import artifacts
@@ -96,6 +97,7 @@ def _add_update(made: argparse.ArgumentParser) -> None:
 def deploy(deployment: Deployment, args: argparse.Namespace) -> None:
     """Bring everything to the state that the options describe, and say what came of it."""
     hosting = _hosting(args)
+    traffic = Traffic(args.traffic, args.step_percent, args.step_wait, args.bake)
     if hosting.multi_model and args.model_data is None:
         raise DeploymentError(
             "--multi-model needs --model-data: a folder of NAME.tar.gz archives, or its s3:// address."
@@ -113,7 +115,7 @@ def deploy(deployment: Deployment, args: argparse.Namespace) -> None:
     for alarm in watched:
         alarms.ensure(deployment, alarm)
     names = (*(alarm["AlarmName"] for alarm in watched), *args.rollback_alarm)
-    traffic = Traffic(args.traffic, args.step_percent, args.step_wait, args.bake, names)
+    traffic = replace(traffic, alarms=names)
     begun = endpoint.ensure(deployment, config["EndpointConfigName"], traffic, hosting.instance_count, args.recreate)
     if begun and not args.no_wait and not deployment.calls.dry_run:
         endpoint.wait_until_in_service(deployment, config["EndpointConfigName"], args.timeout)

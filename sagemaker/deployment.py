@@ -83,7 +83,7 @@ class Deployment:
         """
         if not self.owns(tags):
             raise DeploymentError(
-                f"{what} is there already, not made by deploy.py (no tag {TAG}={self.name}): take another --name"
+                f"{what} is there already, not made by these scripts (no tag {TAG}={self.name}): take another --name"
             )
 
     def content_name(self, content: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,9 @@ _ROLE_ATTEMPTS = 12
 ROLE_PAUSE_S = 5.0
 """A new role is known to all of AWS only after some seconds; SageMaker refuses it until then."""
 
+_ROLE_UNKNOWN = re.compile("assume (the )?role|could not access model data", re.IGNORECASE)
+"""How it says so: CreateModel takes the role on to look whether the model's files are there."""
+
 
 def ensure_model(deployment: Deployment, params: Mapping[str, Any]) -> None:
     """Create the model unless it is there. Its name tells its content."""
@@ -28,7 +32,7 @@ def ensure_model(deployment: Deployment, params: Mapping[str, Any]) -> None:
             deployment.calls.change("sagemaker", "create_model", **params)
             return
         except DeploymentError as error:
-            young = error.code == "ValidationException" and "assume the role" in str(error).lower()
+            young = error.code == "ValidationException" and _ROLE_UNKNOWN.search(str(error))
             if not young or attempt + 1 == _ROLE_ATTEMPTS:
                 raise
             time.sleep(ROLE_PAUSE_S)
@@ -68,7 +72,9 @@ def ensure(deployment: Deployment, config: str, traffic: Traffic, instances: int
         )
         return True
     status = found["EndpointStatus"]
-    if found["EndpointConfigName"] == config:
+    # An update tells what it leads to; until its end the endpoint has its former configuration.
+    pending = (found.get("PendingDeploymentSummary") or {}).get("EndpointConfigName", found["EndpointConfigName"])
+    if pending == config:
         return status in _BUSY
     if status in _BUSY:
         raise DeploymentError(

@@ -83,6 +83,13 @@ class Traffic:
     bake_s: int = 300
     alarms: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        if self._pauses_s >= _LONGEST_UPDATE_S:
+            raise DeploymentError(
+                f"--step-wait and --bake make {self._pauses_s:,} s of pauses, and an update ends after "
+                f"{_LONGEST_UPDATE_S:,} s: shorten them, or take a larger --step-percent."
+            )
+
     def check(self, instances: int) -> None:
         """Raise where SageMaker could not do it.
 
@@ -94,22 +101,28 @@ class Traffic:
                 f"--traffic {self.mode}: a step is half of the instances at most; it needs --instance-count 2 or more."
             )
 
+    @property
+    def _steps(self) -> int:
+        return {"all-at-once": 1, "canary": 2, "linear": math.ceil(100 / self.step_percent)}[self.mode]
+
+    @property
+    def _pauses_s(self) -> int:
+        return (self._steps - 1) * self.step_wait_s + self.bake_s
+
     def deployment_config(self) -> dict[str, Any]:
         """UpdateEndpoint's DeploymentConfig."""
         size = {"Type": "CAPACITY_PERCENT", "Value": self.step_percent}
-        steps = {"all-at-once": 1, "canary": 2, "linear": math.ceil(100 / self.step_percent)}[self.mode]
         routing: dict[str, Any] = {
             "Type": self.mode.replace("-", "_").upper(),
-            "WaitIntervalInSeconds": self.step_wait_s if steps > 1 else 0,
+            "WaitIntervalInSeconds": self.step_wait_s if self._steps > 1 else 0,
             **({"CanarySize": size} if self.mode == "canary" else {}),
             **({"LinearStepSize": size} if self.mode == "linear" else {}),
         }
-        lasts = _PROVISIONING_S + (steps - 1) * self.step_wait_s + self.bake_s
         made: dict[str, Any] = {
             "BlueGreenUpdatePolicy": {
                 "TrafficRoutingConfiguration": routing,
                 "TerminationWaitInSeconds": self.bake_s,
-                "MaximumExecutionTimeoutInSeconds": min(lasts, _LONGEST_UPDATE_S),
+                "MaximumExecutionTimeoutInSeconds": min(_PROVISIONING_S + self._pauses_s, _LONGEST_UPDATE_S),
             }
         }
         if self.alarms:

@@ -11,8 +11,16 @@ import re
 from failures import DeploymentError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,1023}")
-_SECRET_NAME = re.compile(r"(^|_)(API_?KEYS?|KEYS?|TOKENS?|PASSWORDS?|PASSWD|SECRETS?|CREDENTIALS?)$", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|sk-[A-Za-z0-9_-]{16,}|-----BEGIN|://[^/@\s]*:[^/@\s]*@")
+_SECRET_NAME = re.compile(
+    r"(^|_)(API_?KEYS?|KEYS?|TOKENS?|SECRETS?|CREDENTIALS?|PASS)$|PASSWORDS?|PASSWD|PASSPHRASE", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}|sk-[A-Za-z0-9_-]{16,}|(gh[pousr]|github_pat|hf)_[A-Za-z0-9_]{20,}|-----BEGIN"
+    r"|://[^/@\s]*:[^/@\s]*@"
+)
+_SECRET_REFERENCE = re.compile(
+    r"[A-Za-z0-9/_+=.@-]{1,512}|arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,519}"
+)
 _CALLER_KEYS = ("SEGSERVE_API_KEYS", "SEGSERVE_ADMIN_KEY")
 OPENAI_SECRET = "SEGSERVE_OPENAI_SECRET"
 
@@ -30,6 +38,11 @@ def environment(given: list[str], openai_secret: str | None = None, workers: int
     """
     made = {"SEGSERVE_LOG_FORMAT": "json", **pairs(given)}
     if openai_secret is not None:
+        if not _SECRET_REFERENCE.fullmatch(openai_secret) or _SECRET_VALUE.search(openai_secret):
+            raise DeploymentError(
+                "--openai-secret: expected the name or ARN of a secret in Secrets Manager, not the key itself, which "
+                "is not repeated here."
+            )
         made[OPENAI_SECRET] = openai_secret
     if workers is not None:
         made["SAGEMAKER_MODEL_SERVER_WORKERS"] = str(workers)
@@ -46,7 +59,8 @@ def pairs(given: list[str]) -> dict[str, str]:
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals or not _NAME.fullmatch(name):
-            raise DeploymentError(f"--env: expected NAME=VALUE, came {name[:30]!r}…")
+            # What came may be a secret without its name: it is not repeated.
+            raise DeploymentError("--env: expected NAME=VALUE, the name of letters, digits and underscores.")
         _refuse_secret(name, value)
         made[name] = value
     return made

@@ -51,6 +51,9 @@ def _endpoint(deployment: Deployment) -> Iterator[Item]:
     calls, name = deployment.calls, deployment.name
     found = calls.read("sagemaker", "describe_endpoint", EndpointName=name)
     if found is None:
+        if scaling.is_target(deployment):
+            # Somebody deleted the endpoint by hand: its scaling goes by the names of its policies.
+            yield Item(f"automatic scaling of {name}", scaling.is_ours(deployment), lambda: scaling.remove(deployment))
         return
     owned = _sagemaker_owned(deployment, found["EndpointArn"])
     if scaling.is_target(deployment):

@@ -145,6 +145,12 @@ def is_target(deployment: Deployment) -> bool:
     return bool((found or {}).get("ScalableTargets"))
 
 
+def is_ours(deployment: Deployment) -> bool:
+    """Whether all the policies bear the names that autoscale.py gives."""
+    names = {f"{deployment.name}-{kind}" for kind in ("backlog", "invocations", _FROM_ZERO)}
+    return all(policy["PolicyName"] in names for policy in _policies(deployment))
+
+
 def is_async(deployment: Deployment, said: bool) -> bool:
     """Whether the endpoint is an async one.
 

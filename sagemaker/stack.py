@@ -16,16 +16,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import artifacts
 import lambda_package
+import template_parameters
 from command_line import add_dry_run, count, deployment_of, end, parser
 from deployment import Deployment
 from failures import DeploymentError
+from template_parameters import TEMPLATE
 from waiting import wait
 
-_TEMPLATE = Path(__file__).parent / "template.yaml"
 _SET_HERE = ("EndpointName", "LambdaBucket", "LambdaKey")
 _UNCHANGED = "No updates are to be performed"
 
@@ -69,19 +68,25 @@ def deploy(deployment: Deployment, given: dict[str, str], with_api: bool, timeou
         DeploymentError: a parameter is unknown, or AWS could not do it; names the resources that failed.
     """
     calls = deployment.calls
-    known = _template_parameters()
+    known = template_parameters.names()
     for name in given:
         if name not in known or name in _SET_HERE:
             others = ", ".join(sorted(known - set(_SET_HERE)))
             raise DeploymentError(f"--set {name}: expected one of {others}.")
-    there = _stack(deployment)
+    there = _own_stack(deployment)
+    if there is not None and there["StackStatus"].endswith("_IN_PROGRESS") and not calls.dry_run:
+        # A run that was interrupted: what it began goes on.
+        _wait(deployment, timeout_s)
+        there = _own_stack(deployment)
     previous = {entry["ParameterKey"]: entry["ParameterValue"] for entry in (there or {}).get("Parameters", ())}
-    function = _function(deployment, {**previous, **given}, with_api)
-    values = {"EndpointName": deployment.name, **given, **function}
+    has_api = with_api and {**previous, **given}.get("Mode") != "Async"
+    named = {"EndpointName": deployment.name, **given, **({} if has_api else {"LambdaBucket": ""})}
+    template_parameters.check(named, previous)
+    values = {**named, **(_function(deployment) if has_api else {})}
     kept = [{"ParameterKey": name, "UsePreviousValue": True} for name in sorted((known & set(previous)) - set(values))]
     request = {
         "StackName": deployment.name,
-        "TemplateBody": _TEMPLATE.read_text("utf-8"),
+        "TemplateBody": TEMPLATE.read_text("utf-8"),
         "Parameters": [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()] + kept,
         "Capabilities": ["CAPABILITY_IAM"],
         "Tags": deployment.tags(),
@@ -106,7 +111,7 @@ def deploy(deployment: Deployment, given: dict[str, str], with_api: bool, timeou
 def delete(deployment: Deployment, agreed: bool, timeout_s: float) -> int:
     """Delete the stack after asking. Returns the exit code."""
     calls = deployment.calls
-    there = _stack(deployment)
+    there = _own_stack(deployment)
     if there is None and not calls.offline:
         print(f"there is no stack {deployment.name} in {calls.region}.")
         return 0
@@ -129,10 +134,8 @@ def delete(deployment: Deployment, agreed: bool, timeout_s: float) -> int:
     return 0
 
 
-def _function(deployment: Deployment, given: dict[str, str], with_api: bool) -> dict[str, str]:
+def _function(deployment: Deployment) -> dict[str, str]:
     """The parameters that say where the function's package is, once it is there."""
-    if not with_api or given.get("Mode") == "Async":
-        return {"LambdaBucket": ""}
     artifacts.ensure_bucket(deployment)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "segserve-api.zip"
@@ -147,22 +150,15 @@ def _parameters(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise DeploymentError(f"--set {pair}: expected PARAMETER=VALUE.")
+            # Not repeated: it may be a secret.
+            raise DeploymentError("--set: expected PARAMETER=VALUE.")
         given[name] = value
     return given
 
 
-def _template_parameters() -> set[str]:
-    class Loader(yaml.SafeLoader):
-        """Takes CloudFormation's short forms for nothing: only the parameters' names are wanted."""
-
-    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-    return set(yaml.load(_TEMPLATE.read_text("utf-8"), Loader)["Parameters"])
-
-
 def _shown(calls: Any, request: dict[str, Any]) -> dict[str, Any]:
     """In a dry run the template by its name: hundreds of lines would bury the rest."""
-    return {**request, "TemplateBody": f"({_TEMPLATE.name})"} if calls.dry_run else request
+    return {**request, "TemplateBody": f"({TEMPLATE.name})"} if calls.dry_run else request
 
 
 def _stack(deployment: Deployment, name: str | None = None) -> dict[str, Any] | None:
@@ -174,6 +170,18 @@ def _stack(deployment: Deployment, name: str | None = None) -> dict[str, Any] | 
             return None
         raise
     return found["Stacks"][0] if found else None
+
+
+def _own_stack(deployment: Deployment) -> dict[str, Any] | None:
+    """The deployment's stack; None where there is none.
+
+    Raises:
+        DeploymentError: it is somebody else's, which an update would replace.
+    """
+    found = _stack(deployment)
+    if found is not None:
+        deployment.check_owned(found.get("Tags"), f"the stack {deployment.name}")
+    return found
 
 
 def _wait(deployment: Deployment, timeout_s: float, name: str | None = None) -> None:

@@ -8,8 +8,16 @@ KINDS = ("success", "error")
 
 
 def ensure(deployment: Deployment) -> None:
-    """Create the topics that are missing."""
+    """Create the topics that are missing.
+
+    Raises:
+        DeploymentError: one of that name is somebody else's.
+    """
     calls = deployment.calls
     for kind in KINDS:
-        if calls.read("sns", "get_topic_attributes", TopicArn=deployment.topic(kind)) is None:
+        arn = deployment.topic(kind)
+        if calls.read("sns", "get_topic_attributes", TopicArn=arn) is not None:
+            tags = calls.read("sns", "list_tags_for_resource", ResourceArn=arn) or {}
+            deployment.check_owned(tags.get("Tags"), f"the topic {deployment.name}-{kind}")
+        else:
             calls.change("sns", "create_topic", Name=f"{deployment.name}-{kind}", Tags=deployment.tags())

@@ -123,7 +123,7 @@ class Client:
         self.retries = retries or Retries()
         self._session = requests.Session()
         # A proxy that the environment names cannot reach the server on this machine.
-        self._session.trust_env = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
+        self._session.trust_env = not _is_loopback(self.url)
         if api_key is not None:
             self._session.headers["X-API-Key"] = api_key
 
@@ -368,6 +368,14 @@ class Client:
         except requests.RequestException as error:
             raise ServiceError(f"The answer of {self.url} broke off.", code="answer_broken") from error
         return response
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    except ValueError:
+        # No address at all; asking it says so.
+        return False
 
 
 def _source(image: ImageInput) -> _Source:

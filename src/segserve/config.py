@@ -16,6 +16,7 @@ _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 
 _MAX_PORT = 65535
+_MOST_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -263,12 +264,12 @@ def settings_from_environment(environ: Mapping[str, str] | None = None) -> Setti
     if log_format not in ("text", "json"):
         raise InvalidRequestError(f"SEGSERVE_LOG_FORMAT: expected text or json, came {log_format!r}.")
     timeout_s = _number(env, "SAGEMAKER_MODEL_SERVER_TIMEOUT", defaults.limits.timeout_s)
-    max_image_bytes = int(_number(env, "SEGSERVE_MAX_IMAGE_BYTES", defaults.image_limits.max_bytes))
-    max_pixels = int(_number(env, "SEGSERVE_MAX_PIXELS", defaults.image_limits.max_pixels))
+    max_image_bytes = _count(env, "SEGSERVE_MAX_IMAGE_BYTES", defaults.image_limits.max_bytes)
+    max_pixels = _count(env, "SEGSERVE_MAX_PIXELS", defaults.image_limits.max_pixels)
     return Settings(
         image_limits=ImageLimits(max_image_bytes, max_pixels),
         limits=RequestLimits(
-            max_body_bytes=int(_number(env, "SEGSERVE_MAX_BODY_BYTES", defaults.limits.max_body_bytes)),
+            max_body_bytes=_count(env, "SEGSERVE_MAX_BODY_BYTES", defaults.limits.max_body_bytes),
             timeout_s=_number(env, "SEGSERVE_TIMEOUT_S", timeout_s),
         ),
         fetch=FetchPolicy(
@@ -318,7 +319,7 @@ def serve_defaults(environ: Mapping[str, str] | None = None) -> ServeDefaults:
 def _log_level(env: Mapping[str, str]) -> int:
     text = env.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "").strip() or "info"
     level = logging.getLevelNamesMapping().get(text.upper())
-    if level is None and text.isascii() and text.isdigit() and int(text) <= logging.CRITICAL:
+    if level is None and text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= logging.CRITICAL:
         level = int(text)
     if level is None:
         raise InvalidRequestError(
@@ -333,7 +334,9 @@ def _port_range(env: Mapping[str, str]) -> tuple[int, int] | None:
     if not text:
         return None
     first, _, last = text.partition("-")
-    numbers = [int(part) if part.isascii() and part.isdigit() else 0 for part in (first, last)]
+    numbers = [
+        int(part) if part.isascii() and part.isdigit() and len(part) <= _MOST_DIGITS else 0 for part in (first, last)
+    ]
     if not 1 <= numbers[0] <= numbers[1] <= _MAX_PORT:
         raise InvalidRequestError(
             f"SAGEMAKER_SAFE_PORT_RANGE: expected first-last, e.g. 21000-21999; came {text[:40]!r}."
@@ -345,7 +348,8 @@ def _whole(env: Mapping[str, str], name: str, least: int, most: int) -> int | No
     text = env.get(name, "").strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+    # Python refuses to convert thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and least <= int(text) <= most):
         raise InvalidRequestError(f"{name}: expected a whole number from {least} to {most}, came {text[:40]!r}.")
     return int(text)
 
@@ -389,6 +393,14 @@ def _switch(env: Mapping[str, str], name: str) -> bool:
     if text not in ("true", "false"):
         raise InvalidRequestError(f"{name}: expected true or false, came {text!r}.")
     return text == "true"
+
+
+def _count(env: Mapping[str, str], name: str, default: int) -> int:
+    """A number of bytes or pixels; a fraction is cut off, as 5e7 is taken."""
+    value = int(_number(env, name, default))
+    if not value:
+        raise InvalidRequestError(f"{name}: expected a number of at least 1, came {env.get(name)!r}.")
+    return value
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -6,10 +6,21 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+)
 
 from segserve.catalog import ModelEntry
 from segserve.errors import InvalidPromptError, InvalidRequestError
+from segserve.json_values import AS_TEXT, ONE, SEVERAL, describe, number, one_or_several, switch_or_polygon
 
 MAX_IMAGES = 32
 MAX_TEXT_CHARACTERS = 256
@@ -22,10 +33,10 @@ MAX_MASK_CHARACTERS = 1_500_000
 
 MaskFormat = Literal["rle", "polygon", "png", "none"]
 RenderKind = Literal["overlay", "cutout", "mask", "crops"]
-Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Unit = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
+Coordinate = Annotated[float, BeforeValidator(number), Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Base64 = Annotated[str, StringConstraints(strip_whitespace=True)]
-Point = tuple[Coordinate, Coordinate, Literal[0, 1]]
+Point = tuple[Coordinate, Coordinate, Annotated[Literal[0, 1], BeforeValidator(number)]]
 Box = tuple[Coordinate, Coordinate, Coordinate, Coordinate]
 
 
@@ -99,8 +110,8 @@ class Parameters(Strict):
     score_threshold: Unit | None = None
     nms_iou: Unit | None = None
     nms_across_phrases: bool | None = None
-    max_instances: Annotated[int, Field(ge=1, le=300)] | None = None
-    refine: bool | Literal["polygon"] | None = None
+    max_instances: Annotated[int, BeforeValidator(number), Field(ge=1, le=300)] | None = None
+    refine: Annotated[bool | Literal["polygon"], BeforeValidator(switch_or_polygon)] | None = None
     engine: Literal["torch", "onnx"] | None = None
     output: Literal["label_map", "logits", "probabilities"] | None = None
     size: Literal["original", "model"] | None = None
@@ -125,7 +136,9 @@ class SegmentRequest(Strict):
 
     model: str | None = None
     images: Annotated[list[ImageSource], Field(min_length=1, max_length=MAX_IMAGES)]
-    prompt: Prompt | list[Prompt] = Prompt()
+    prompt: Annotated[
+        Annotated[Prompt, Tag(ONE)] | Annotated[list[Prompt], Tag(SEVERAL)], Discriminator(one_or_several)
+    ] = Prompt()
     parameters: Parameters = Parameters()
     mask_format: MaskFormat = "rle"
     render: list[RenderKind] = []
@@ -241,14 +254,14 @@ class SegmentAnswer(BaseModel):
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-def parse(kind: type[Parsed], value: Any, where: str = "") -> Parsed:
-    """value, already decoded from JSON, as kind.
+def parse(kind: type[Parsed], value: Any, where: str = "", *, as_text: bool = False) -> Parsed:
+    """value, already decoded from JSON, as kind; as_text: its numbers came as text (form fields, query parameters).
 
     Raises:
         InvalidRequestError: names each wrong field (under where), what was expected and what came.
     """
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(value, context=AS_TEXT if as_text else None)
     except ValidationError as error:
         raise InvalidRequestError(describe(error, where)) from None
 
@@ -259,23 +272,6 @@ def parse_json(kind: type[Parsed], data: bytes | str, where: str = "") -> Parsed
         return kind.model_validate_json(data)
     except ValidationError as error:
         raise InvalidRequestError(describe(error, where)) from None
-
-
-def describe(error: ValidationError, where: str = "") -> str:
-    """One line for the caller: the first three wrong fields, what was expected, what came."""
-    lines = []
-    problems = error.errors(include_url=False)
-    for problem in problems[:3]:
-        field = ".".join([*([where] if where else []), *(str(part) for part in problem["loc"])])
-        came = "" if problem["type"] in ("missing", "json_invalid") else f" (came: {_shorten(problem.get('input'))})"
-        lines.append(f"{field or 'body'}: {problem['msg']}{came}")
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return "; ".join(lines) + more + "."
-
-
-def _shorten(value: Any, length: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 _SEPARATOR = re.compile(r"[.\n;。．]+")

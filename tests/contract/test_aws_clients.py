@@ -151,6 +151,13 @@ def test_a_stream_that_is_refused_is_a_model_error(connect: Connect) -> None:
     assert caught.value.response["OriginalStatusCode"] == 400
 
 
+def test_asynchronous_invocations_are_refused_in_words(connect: Connect) -> None:
+    with pytest.raises(ClientError) as caught:
+        connect().invoke_endpoint_async(EndpointName="e", InputLocation="s3://bucket/key")
+    error = caught.value.response["Error"]
+    assert error["Code"] == "ValidationError" and "asynchronous" in error["Message"]
+
+
 def test_without_the_option_there_is_no_such_route(connect: Connect) -> None:
     client = connect(sagemaker_runtime=False)
     assert refused(client)["ResponseMetadata"]["HTTPStatusCode"] == 404

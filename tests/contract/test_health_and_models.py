@@ -117,6 +117,15 @@ def test_scaling_needs_the_admin_key(open_gateway: OpenGateway, torchserve: Fake
     assert torchserve.scaled == [("grounded_sam", 2, 3)]
 
 
+@pytest.mark.parametrize("query", ["min_workers=0", "min_workers=0&max_workers=0", "min_workers=0&max_workers=4"])
+def test_scaling_to_none_ends_all_workers(open_gateway: OpenGateway, torchserve: FakeTorchServe, query: str) -> None:
+    """With a most above 0, TorchServe would forget that many workers and let them run."""
+    gateway = open_gateway(Settings(models=("grounded_sam",), admin_key="the admin key"))
+    response = gateway.put(f"/v1/models/grounded_sam?{query}", headers=ADMIN)
+    assert (response.status_code, response.json()["workers"]) == (200, 0)
+    assert torchserve.scaled == [("grounded_sam", 0, 0)]
+
+
 def test_scaling_is_off_without_an_admin_key(gateway: TestClient, torchserve: FakeTorchServe) -> None:
     response = gateway.put("/v1/models/grounded_sam?min_workers=2", headers=ADMIN)
     assert response.status_code == 401

@@ -383,6 +383,25 @@ def test_a_bug_is_a_500_without_details(caplog: pytest.LogCaptureFixture) -> Non
     assert "a secret place" in caplog.text
 
 
+def test_a_line_break_of_the_container_makes_no_header() -> None:
+    class Split:
+        def invoke_endpoint(self, **asked: Any) -> Any:
+            attributes = "x-masked-percentage=1%0d%0aSet-Cookie: a;x-unmasked-percentage=2"
+            return {"Body": io.BytesIO(b"{}"), "ContentType": "application/json", "CustomAttributes": attributes}
+
+    settings = ApiSettings("segserve")
+    result = Api(settings, Endpoint(settings, Split())).handle(http_event("POST", "/predict", JSON, b"{}"))
+    assert (result["statusCode"], result["headers"]["X-Unmasked-Percentage"]) == (200, "2")
+    assert "Set-Cookie" not in json.dumps(result)
+
+
+@pytest.mark.parametrize("event", [{}, None, [], {"requestContext": None}, {"multiValueHeaders": {"x-a": None}}])
+def test_an_event_of_no_kind_is_answered(event: Any) -> None:
+    settings = ApiSettings("segserve")
+    result = Api(settings, Endpoint(settings, Runtimes("x", "x"))).handle(event)
+    assert (result["statusCode"], told(result)["error"]["request_id"]) == (500, "unknown")
+
+
 @pytest.mark.parametrize("broken", [{"isBase64Encoded": True, "body": "*no base64*"}, {"body": "\ufffdPNG\r\n"}])
 def test_a_picture_that_api_gateway_broke_is_refused(broken: dict[str, Any]) -> None:
     settings = ApiSettings("segserve")

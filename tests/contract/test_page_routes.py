@@ -22,7 +22,14 @@ SCENES = sorted(path for path in page_files() if path.startswith("/demo-scenes/"
 
 
 def test_every_file_is_sent_with_its_type_and_the_strict_headers(gateway: TestClient) -> None:
-    types = {"": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "jpg": "image/jpeg"}
+    types = {
+        "": "text/html",
+        "js": "text/javascript",
+        "css": "text/css",
+        "svg": "image/svg+xml",
+        "ico": "image/svg+xml",
+        "jpg": "image/jpeg",
+    }
     assert {"/", "/static/page.css", "/static/js/main.js", "/static/icon.svg"} <= set(page_files())
     for path in page_files():
         response = gateway.get(path)

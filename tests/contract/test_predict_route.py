@@ -310,7 +310,6 @@ def test_a_mask_rcnn_under_another_name_is_asked(open_gateway: OpenGateway, torc
     assert asked == ["balloons", "cells"]
     assert first.headers["x-masked-percentage"] != chosen.headers["x-masked-percentage"]
     assert "unknown" in error(ask(gateway, model="birds"), 404)
-    assert "parameters.score_threshold" in error(ask(gateway, model="grounded_sam"))
 
 
 def test_a_class_has_one_color_whatever_else_a_picture_shows(
@@ -344,3 +343,13 @@ def test_without_a_mask_rcnn_the_message_says_which_archive_to_add(
     response = ask(gateway)
     assert "segserve archive mask_rcnn" in error(response, 404)
     assert response.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_model_of_another_kind_is_refused_by_its_name(open_gateway: OpenGateway, torchserve: FakeTorchServe) -> None:
+    """Not with a complaint about a parameter that the caller has not given."""
+    torchserve.models = {name: ["READY"] for name in ("mask_rcnn", "grounded_sam", "semantic")}
+    gateway = open_gateway(Settings(models=tuple(torchserve.models)))
+    for kind in ("grounded_sam", "semantic"):
+        told = error(ask(gateway, model=kind))
+        assert told.startswith("model: /predict asks a mask_rcnn model")
+        assert kind in told and "threshold" not in told

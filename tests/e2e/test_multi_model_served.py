@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -168,6 +169,14 @@ def segserve(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+def one_worker_left(served: Served) -> None:
+    """Wait until one worker process is left; the others are killed by then, but may take a moment to go."""
+    deadline = time.monotonic() + 30
+    while len(served.workers) != 1 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(served.workers) == 1
+
+
 def test_register_and_unregister_while_another_model_is_served(served: Served, store: Path, scene_png: bytes) -> None:
     """Through the record of this machine's service, then with the admin key; grounded_sam answers on."""
     archive = build_archive("semantic", DEMO / "semantic", store)
@@ -175,6 +184,10 @@ def test_register_and_unregister_while_another_model_is_served(served: Served, s
         registered = segserve("register", str(archive), "--name", "rooms", "--port", str(served.port))
         assert (registered.returncode, registered.stdout.strip()) == (0, "rooms is ready"), registered.stderr
         assert ask(served, "rooms", scene_png).json()["model"] == "rooms"
+        assert len(served.workers) == 2
+        down = segserve("scale", "rooms", "--min", "0", "--max", "1", "--port", str(served.port))
+        assert down.returncode == 0, down.stderr
+        one_worker_left(served)
         taken = segserve("register", "semantic.mar", "--name", "rooms", "--port", str(served.port))
         assert taken.returncode == 1 and taken.stderr.startswith("segserve register: A model 'rooms' is loaded already")
         assert load(served, "more", "semantic.mar").status_code == 401
@@ -182,6 +195,7 @@ def test_register_and_unregister_while_another_model_is_served(served: Served, s
         assert wrong.returncode == 1 and "admin key" in wrong.stderr
         gone = segserve("unregister", "rooms", "--url", served.url, "--admin-key", ADMIN_KEY)
         assert (gone.returncode, gone.stdout.strip()) == (0, "rooms is unloaded"), gone.stderr
+        one_worker_left(served)
         assert segserve("unregister", "rooms", "--port", str(served.port)).returncode == 1
     finally:
         archive.unlink()

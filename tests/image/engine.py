@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -181,9 +182,11 @@ class Container:
         """Its exit code once it has ended; None when it still runs after timeout_s."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            code = self.exit_code()
-            if code is not None:
-                return code
+            # In the moment in which a container ends podman finds it, but no longer its process, and fails.
+            with contextlib.suppress(EngineError):
+                code = self.exit_code()
+                if code is not None:
+                    return code
             time.sleep(0.2)
         return None
 

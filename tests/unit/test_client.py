@@ -268,7 +268,7 @@ def test_no_server() -> None:
                 client.wait_until_ready(0.05, pause=0.01)
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("url", ["", "nonsense", "ftp://127.0.0.1", "http://[::1"])
 def test_wrong_addresses_are_named(url: str) -> None:
     with Client(url) as client, pytest.raises(errors.RequestError, match="cannot be asked"):
         client.models()

@@ -223,3 +223,25 @@ def test_the_pages_endpoint_may_have_a_path(given: str, kept: str) -> None:
 def test_a_page_endpoint_that_is_none(given: str) -> None:
     with pytest.raises(InvalidRequestError, match="SEGSERVE_PAGE_ENDPOINT"):
         settings_from_environment({"SEGSERVE_PAGE_ENDPOINT": given})
+
+
+@pytest.mark.parametrize(
+    "name", ["SEGSERVE_PORT", "SAGEMAKER_BIND_TO_PORT", "SAGEMAKER_MODEL_SERVER_WORKERS", "SAGEMAKER_SAFE_PORT_RANGE"]
+)
+def test_a_number_of_thousands_of_digits_is_refused_in_words(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"^{name}: expected"):
+        serve_defaults({name: 5000 * "9"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", 5000 * "9"),
+        ("SEGSERVE_MAX_BODY_BYTES", "0.5"),
+        ("SEGSERVE_MAX_IMAGE_BYTES", "0.5"),
+        ("SEGSERVE_MAX_PIXELS", "0.5"),
+    ],
+)
+def test_a_limit_below_one_and_a_level_without_end_are_refused(name: str, value: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"^{name}: expected"):
+        settings_from_environment({name: value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -74,6 +75,62 @@ def test_a_wrong_request_is_told_what_is_wrong(body: dict[str, Any], words: list
         parse(SegmentRequest, body)
     for word in words:
         assert word in caught.value.message
+
+
+BROKEN_PROMPTS: list[tuple[Any, str]] = [
+    ({"points": [[1, 1, 2]]}, "prompt.points.0.2: Input should be 0 or 1 (came: 2)."),
+    ({"points": [[1, 1]]}, "prompt.points.0.2: Field required."),
+    ({"points": [[1, 1, 1, 1]]}, "prompt.points.0: Tuple should have at most 3 items, not 4 (came: [1, 1, 1, 1])."),
+    ({"points": [[1, 1, 1], [1e7, 1, 1]]}, "prompt.points.1.0: Input should be less than or equal to 1000000 (came: "),
+    ({"points": [[float("nan"), 1, 1]]}, "prompt.points.0.0: Input should be "),
+    (
+        {"points": [["5", 1, 1]]},
+        "prompt.points.0.0: Input should be a valid number, not a text or a switch",
+    ),
+    ({"points": [["1_0", 1, 1]]}, "prompt.points.0.0: Input should be a valid number"),
+    ({"points": [[1, False, 1]]}, "prompt.points.0.1: Input should be a valid number"),
+    ({"points": [[1, 1, True]]}, "prompt.points.0.2: Input should be a valid number"),
+    ({"points": 5}, "prompt.points: Input should be a valid "),
+    ({"boxes": [[1, 2, 3]]}, "prompt.boxes.0.3: Field required."),
+    ({"objects": [{"mask": [1]}]}, "prompt.objects.0.mask: Input should be a valid string (came: [1])."),
+    ({"mask": "AAAA"}, "prompt.mask: Extra inputs are not permitted (came: 'AAAA')."),
+    ([{"text": "sofa"}, {"points": [[1, 1, 2]]}], "prompt.1.points.0.2: Input should be 0 or 1 (came: 2)."),
+    ("sofa", "prompt: Input should be an object (came: 'sofa')."),
+    (None, "prompt: Input should be an object (came: None)."),
+]
+
+
+@pytest.mark.parametrize(("prompt", "told"), BROKEN_PROMPTS)
+def test_a_broken_prompt_is_named_as_the_caller_wrote_it(prompt: Any, told: str) -> None:
+    """And nothing else: neither pydantic's names nor the form that the caller did not choose."""
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_json(SegmentRequest, json.dumps({"images": [IMAGE], "prompt": prompt}))
+    assert caught.value.message.startswith(told)
+    assert caught.value.message.count("; ") == 0
+    with pytest.raises(InvalidRequestError) as again:
+        parse(SegmentRequest, {"images": [IMAGE], "prompt": prompt})
+    assert again.value.message.startswith(told)
+
+
+@pytest.mark.parametrize("name", ["box_threshold", "max_instances"])
+@pytest.mark.parametrize("value", ["1", "1_0", True, False, "0.5", "nan"])
+def test_text_and_switches_are_no_numbers_in_json(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=f"parameters.{name}: Input should be a valid number, not a text"):
+        parse_json(SegmentRequest, json.dumps({"images": [IMAGE], "parameters": {name: value}}))
+
+
+def test_text_is_a_number_where_everything_is_text() -> None:
+    given = {"box_threshold": " 0.5", "score_threshold": "1e-1", "max_instances": "10"}
+    parameters = parse(Parameters, given, as_text=True)
+    assert (parameters.box_threshold, parameters.score_threshold, parameters.max_instances) == (0.5, 0.1, 10)
+    for name, text in [("box_threshold", "0_1"), ("max_instances", "1_0"), ("nms_iou", "nan"), ("nms_iou", "٠")]:
+        with pytest.raises(InvalidRequestError, match=f"{name}: Input should be"):
+            parse(Parameters, {name: text}, as_text=True)
+
+
+def test_refine_gets_one_message() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^refine: Input should be true.* or 'polygon' \(came: 7\)\.$"):
+        parse(Parameters, {"refine": 7})
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1e999"])

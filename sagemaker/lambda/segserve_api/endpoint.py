@@ -75,6 +75,8 @@ def _returned(response: dict[str, Any], path: str) -> dict[str, str]:
     for pair in attributes.split(";"):
         name, _, value = pair.partition("=")
         shown = _RETURNED.get(name.strip().lower())
-        if shown and value.isascii() and value.isprintable():
-            headers[shown] = unquote(value)
+        told = unquote(value)
+        # Looked at as it is sent: a decoded line break would begin another header.
+        if shown and told.isascii() and told.isprintable():
+            headers[shown] = told
     return headers

@@ -47,10 +47,11 @@ class Api:
     def handle(self, event: Event) -> dict[str, Any]:
         """Answer an event of API Gateway. Always an answer, never an exception."""
         started = time.perf_counter()
-        request_id = request_id_of(event)
+        request_id = "unknown"
         request: ApiRequest | None = None
         failure: ApiError | None = None
         try:
+            request_id = request_id_of(event)
             request = read_event(event, self._settings.base_path, self._has)
             result = write_event(self._finished(self._answered(request, event), request.headers, request_id))
         except ApiError as error:

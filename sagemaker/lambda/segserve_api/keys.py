@@ -67,7 +67,7 @@ class Keys:
 
 def _secret_text(secret: str) -> str:
     client: Any = boto3.client(
-        "secretsmanager", config=Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
+        "secretsmanager", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
     )
     return str(client.get_secret_value(SecretId=secret)["SecretString"])
 

@@ -20,7 +20,9 @@ def add_parser(subparsers: Any) -> None:
         "segserve scale grounded_sam --min 2 --url http://host:8080 --admin-key KEY",
     )
     parser.add_argument("model", metavar="MODEL")
-    parser.add_argument("--min", type=int, required=True, metavar="N", dest="minimum", help="workers kept at least")
+    parser.add_argument(
+        "--min", type=int, required=True, metavar="N", dest="minimum", help="workers kept at least; 0: none run"
+    )
     parser.add_argument("--max", type=int, metavar="N", dest="maximum", help="workers at most (default: as --min)")
     parser.add_argument("--port", type=int, default=8080, help="of your own service on this machine (default 8080)")
     parser.add_argument("--url", help="the gateway of another service; needs --admin-key")
@@ -33,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     from segserve.errors import InvalidRequestError
 
     maximum = args.minimum if args.maximum is None else args.maximum
-    if not 0 <= args.minimum <= maximum or maximum < 1:
-        raise InvalidRequestError(f"Expected 0 <= min <= max and max at least 1, came {args.minimum} and {maximum}.")
+    if not 0 <= args.minimum <= maximum:
+        raise InvalidRequestError(f"Expected 0 <= min <= max, came min {args.minimum} and max {maximum}.")
     if args.url or args.admin_key:
         workers = _through_gateway(args.url or f"http://127.0.0.1:{args.port}", args.admin_key, args, maximum)
     else:
@@ -56,4 +58,7 @@ def _directly(args: argparse.Namespace, maximum: int) -> int:
     from segserve.torchserve.running import find_running
 
     service = find_running(args.port)
+    if args.minimum == 0 and service.key is not None:
+        # The gateway lets requests finish first; TorchServe would leave them in its queue until they time out.
+        return _through_gateway(service.url, service.key, args, maximum)
     return Management(service.address).scale(args.model, args.minimum, maximum).ready_workers

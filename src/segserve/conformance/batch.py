@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from segserve.conformance.check import Check, Outcome, Source, failed, judged, not_applicable, passed
@@ -20,7 +19,7 @@ _MOST_AT_ONCE = 64
 def _ask(subject: Subject) -> tuple[Answer, dict[str, Any] | None]:
     answer = subject.wire.ask("GET", "/execution-parameters")
     try:
-        value = json.loads(answer.body)
+        value = answer.json()
     except ValueError:
         return answer, None
     return answer, value if isinstance(value, dict) else None

@@ -48,6 +48,11 @@ class Outcome:
     verdict: Verdict
     seen: str
 
+    def __post_init__(self) -> None:
+        # What a server sends is shown in a terminal, which obeys control characters.
+        shown = "".join(character if character.isprintable() else "�" for character in self.seen)
+        object.__setattr__(self, "seen", shown)
+
 
 @dataclass(frozen=True)
 class Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from segserve.conformance.check import Check, Outcome, Source, failed, judged, not_applicable, passed
@@ -46,7 +45,7 @@ def _says_what_it_is(subject: Subject) -> Outcome:
     answer = subject.invoke()
     if answer.media_type == "application/json":
         try:
-            json.loads(answer.body)
+            answer.json()
         except ValueError:
             return failed(f"Content-Type says application/json, the body is not: {answer.said()}")
     return judged("/" in answer.media_type, f"Content-Type: {answer.headers.get('content-type', 'none')}")

@@ -223,7 +223,7 @@ def _invocation(subject: Subject) -> tuple[dict[str, str], bytes | None]:
 
 def _object(answer: Answer) -> dict[str, Any] | None:
     try:
-        value = json.loads(answer.body)
+        value = answer.json()
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -104,7 +104,7 @@ def is_segserve(wire: Wire) -> bool:
     """Whether a segserve answers there."""
     try:
         answer = wire.ask("GET", "/openapi.json")
-        return answer.status == 200 and json.loads(answer.body)["info"]["title"] == "segserve"
+        return answer.status == 200 and answer.json()["info"]["title"] == "segserve"
     except (UnansweredError, ValueError, LookupError, TypeError):
         return False
 
@@ -113,7 +113,7 @@ def own_models(wire: Wire) -> list[OwnModel]:
     """The models that a segserve has ready, those first that a picture alone can be sent to."""
     try:
         answer = wire.ask("GET", "/v1/models")
-        models = json.loads(answer.body)["models"] if answer.status == 200 else []
+        models = answer.json()["models"] if answer.status == 200 else []
         ready = [OwnModel(model["name"], model.get("kind")) for model in models if model.get("ready")]
     except (UnansweredError, ValueError, LookupError, TypeError):
         return []

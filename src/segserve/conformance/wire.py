@@ -8,18 +8,28 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import json
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from segserve.errors import InvalidRequestError, UnreachableError
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 _PIECE = 64 * 1024
 _SHOWN = 80
 _REACH_S = 5.0
+_LONGEST_S = 86_400.0
+_MOST_BYTES = 64 * 2**20
+"""Of an answer: SageMaker passes on 25 MB."""
+
+_TOO_LONG = f"the answer has more than {_MOST_BYTES >> 20} MiB"
 
 
 class UnansweredError(Exception):
@@ -41,6 +51,17 @@ class Answer:
         """The Content-Type without its parameters, in lower case; empty without one."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            ValueError: it is none, or nested too deeply.
+        """
+        try:
+            return json.loads(self.body)
+        except RecursionError as error:
+            raise ValueError("JSON that is nested too deeply") from error
+
     def said(self) -> str:
         """Status and the beginning of a textual body, for people."""
         text = " ".join(self.body[: 4 * _SHOWN].decode("utf-8", "replace").split())
@@ -55,7 +76,7 @@ class Wire:
 
     Attributes:
         url: http://host:port, or https; a path in front of every route is kept.
-        timeout_s: for connecting, and for every wait for bytes.
+        timeout_s: for connecting, for sending a request, and for a whole answer, however slowly it comes.
         headers: sent with every request (a key, where the service asks for one).
     """
 
@@ -64,9 +85,22 @@ class Wire:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not self.url.isascii() or not self.url.isprintable() or " " in self.url:
             raise InvalidRequestError(f"URL: expected http://host:port, came {self.url[:80]!r}.")
+        if not all(
+            f"{name}{value}".isascii() and f"{name}{value}".isprintable() for name, value in self.headers.items()
+        ):
+            # Not shown: it is a key.
+            raise InvalidRequestError(f"{', '.join(self.headers)}: expected printable ASCII characters.")
+        if not 0 < self.timeout_s < _LONGEST_S:
+            raise InvalidRequestError(
+                f"timeout: expected seconds above 0, below {_LONGEST_S:g}; came {self.timeout_s:g}."
+            )
 
     @property
     def port(self) -> int:
@@ -93,7 +127,7 @@ class Wire:
         parts = urlsplit(self.url)
         lines = [f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}"]
         lines += [f"{name}: {value}" for name, value in {**self.headers, **(headers or {})}.items()]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+        return "\r\n".join([*lines, "", ""]).encode("utf-8")
 
     def ask(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
@@ -148,12 +182,14 @@ def send(connection: socket.socket, parts: Iterable[bytes], pause_s: float = 0.0
     Raises:
         UnansweredError: it does not go on in time.
     """
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError), _translated(passing=ConnectionError):
+    resets = contextlib.suppress(BrokenPipeError, ConnectionResetError)
+    with resets, _translated(passing=ConnectionError), _limited(connection) as limit:
         # Without pauses in one stream, as clients do it: a small request is one packet.
         for index, part in enumerate(parts if pause_s else [b"".join(parts)]):
             if index:
                 time.sleep(pause_s)
             for start in range(0, len(part), _PIECE):
+                limit()
                 connection.sendall(part[start : start + _PIECE])
 
 
@@ -163,7 +199,8 @@ def receive(connection: socket.socket, method: str, started: float) -> Answer:
     Raises:
         UnansweredError: no whole answer came.
     """
-    return _read(connection, method, started)
+    with _limited(connection) as limit:
+        return _read(_Stream(connection, limit), method, started)
 
 
 def receive_and_wait(connection: socket.socket, method: str, started: float, wait_s: float) -> tuple[Answer, bytes]:
@@ -172,12 +209,37 @@ def receive_and_wait(connection: socket.socket, method: str, started: float, wai
     Raises:
         UnansweredError: no whole answer came.
     """
-    stream = _Stream(connection)
-    answer = _read(stream, method, started)
-    connection.settimeout(wait_s)
+    with _limited(connection) as limit:
+        stream = _Stream(connection, limit)
+        answer = _read(stream, method, started)
+    stream.wait(wait_s)
     with contextlib.suppress(OSError):
         return answer, stream.reader.peek(1)
     return answer, b""
+
+
+@contextlib.contextmanager
+def _limited(connection: socket.socket) -> Iterator[Callable[[], None]]:
+    """Makes the connection's time-out, which is one of each step, one of all steps together.
+
+    Gives what is to be called before each step; it raises TimeoutError when the time is up.
+    """
+    timeout_s = connection.gettimeout()
+    if timeout_s is None:
+        yield lambda: None
+        return
+    end = time.monotonic() + timeout_s
+
+    def limit() -> None:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+
+    try:
+        yield limit
+    finally:
+        connection.settimeout(timeout_s)
 
 
 class _KeptReader(io.BufferedReader):
@@ -187,22 +249,49 @@ class _KeptReader(io.BufferedReader):
         """Keep what was read."""
 
 
-class _Stream:
-    """Stands for a connection before http.client, which asks for nothing but this."""
+class _Raw(socket.SocketIO):
+    """What a connection gives, up to _MOST_BYTES. limit: called before each wait for bytes."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.reader = _KeptReader(socket.SocketIO(connection, "r"))
+    def __init__(self, connection: socket.socket, limit: Callable[[], None]) -> None:
+        super().__init__(connection, "r")
+        self.limit = limit
+        self._left = _MOST_BYTES
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        """Bytes, as they come."""
+        self.limit()
+        count = super().readinto(buffer)
+        self._left -= count or 0
+        if self._left < 0:
+            raise UnansweredError(_TOO_LONG)
+        return count
+
+
+class _Stream:
+    """Stands for a connection before http.client, which asks for nothing but makefile."""
+
+    def __init__(self, connection: socket.socket, limit: Callable[[], None]) -> None:
+        self._connection = connection
+        self._raw = _Raw(connection, limit)
+        self.reader = _KeptReader(self._raw)
+
+    def wait(self, seconds: float) -> None:
+        """From now on each wait for bytes may take so long."""
+        self._raw.limit = lambda: None
+        self._connection.settimeout(seconds)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """The one reader."""
         return self.reader
 
 
-def _read(source: socket.socket | _Stream, method: str, started: float) -> Answer:
+def _read(source: _Stream, method: str, started: float) -> Answer:
     with _translated():
         response = http.client.HTTPResponse(source, method=method)  # type: ignore[arg-type]
         try:
             response.begin()
+            if (response.length or 0) > _MOST_BYTES:
+                raise UnansweredError(_TOO_LONG)
             body = response.read()
         finally:
             response.close()
@@ -222,6 +311,9 @@ def _translated(passing: type[Exception] | None = None) -> Iterator[None]:
         raise UnansweredError("the connection was closed without an answer") from error
     except http.client.HTTPException as error:
         raise UnansweredError(f"the answer is not HTTP ({type(error).__name__})") from error
+    except (MemoryError, OverflowError) as error:
+        # A chunk that says it is larger than anything.
+        raise UnansweredError(_TOO_LONG) from error
     except (OSError, ValueError) as error:
         if passing is not None and isinstance(error, passing):
             raise

@@ -13,16 +13,9 @@ from segserve.gateway.drawing import InstanceMasks, base64_png, decoded, drawing
 from segserve.gateway.prompt_rewriting import Tag, TagSource
 from segserve.gateway.segmenting import Found
 from segserve.imaging import ImageInfo, ImageLimits, Rgb
+from segserve.json_values import number_of_text
 
-
-def _no_switch(value: Any) -> Any:
-    """Pydantic would read true as 1."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return value
-
-
-Pixels = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
+Pixels = Annotated[float, BeforeValidator(number_of_text), Field(allow_inf_nan=False)]
 
 
 class Lenient(BaseModel):

@@ -352,7 +352,7 @@ _NUMBER: Docs = {"type": "integer", "minimum": 0, "maximum": 64}
 SCALE: Docs = _answers("The model, scaled.", _json(ModelDescription), 400, 401, 404, 500, 503, 504) | {
     "openapi_extra": {
         "parameters": [
-            _parameter("min_workers", _NUMBER, "At least so many workers.", required=True),
+            _parameter("min_workers", _NUMBER, "At least so many workers; 0 ends all of them.", required=True),
             _parameter("max_workers", _NUMBER, "At most so many; default: as min_workers."),
         ]
     }

@@ -114,7 +114,7 @@ def from_raw(body: bytes, fields: Iterable[tuple[str, str]], where: str) -> Segm
         if key in target:
             raise InvalidRequestError(f"{where} {name}: given more than once.")
         target[key] = kept
-    return parse(SegmentRequest, {**request, "parameters": parameters, "render": render}, where)
+    return parse(SegmentRequest, {**request, "parameters": parameters, "render": render}, where, as_text=True)
 
 
 def _placed(

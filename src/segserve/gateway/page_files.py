@@ -14,6 +14,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 INDEX = "/"
+FAVICON = "/favicon.ico"
+"""What browsers ask for on their own, for a page that names no icon, such as /docs."""
 SCENES = "/demo-scenes/"
 STATIC = "/static/"
 
@@ -53,6 +55,8 @@ def page_files() -> dict[str, PageFile]:
         content = PageFile(file.read_bytes(), _TYPES[suffix])
         if name == "index.html":
             found[INDEX] = content
+        elif name == "icon.svg":
+            found[FAVICON] = found[STATIC + name] = content
         elif name.startswith("scenes/"):
             found[SCENES + name.removeprefix("scenes/")] = content
         else:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,7 @@ class Readiness:
         self._was_ready: set[str] = set()
         self._loaded: dict[str, None] = {}
         self._withdrawn: set[str] = set()
+        self._resting: set[str] = set()
         self.snapshot = Snapshot()
 
     @property
@@ -150,6 +152,15 @@ class Readiness:
         status = self.snapshot.models.get(model)
         return status.version if status else ""
 
+    @contextmanager
+    def resting(self, name: str) -> Iterator[None]:
+        """Meanwhile requests for a model are refused: its workers are about to end."""
+        self._resting.add(name)
+        try:
+            yield
+        finally:
+            self._resting.discard(name)
+
     def has_workers(self, model: str) -> bool:
         """False only if the model is known to have none, not even a starting one."""
         status = self.snapshot.models.get(model)
@@ -162,11 +173,14 @@ class Readiness:
 
         Raises:
             NotFoundError: not among the registered or expected models.
-            NotReadyError: expected, but not loaded yet.
+            NotReadyError: expected, but not loaded yet; or scaled to no worker at all.
         """
         snapshot = self.snapshot
         gone = model in self._withdrawn
-        if not gone and (snapshot.problem is not None or model in self._was_ready):
+        was_ready = model in self._was_ready
+        if not gone and (model in self._resting or (was_ready and not self._may_have_workers(model))):
+            raise NotReadyError(f"The model {model} has no worker at present: it is scaled to 0. Try again later.")
+        if not gone and (snapshot.problem is not None or was_ready):
             return
         status = snapshot.models.get(model)
         if gone or (status is None and model not in self._expected):
@@ -174,6 +188,9 @@ class Readiness:
             raise NotFoundError(f"model: {model!r} is not loaded here. Models: {known}.", code="model_not_found")
         if status is None or not status.ready:
             raise NotReadyError(f"The model {model} is still loading. Try again in some seconds.")
+
+    def _may_have_workers(self, model: str) -> bool:
+        return self.snapshot.problem is not None or self.has_workers(model)
 
     async def poll(self) -> None:
         """Ask TorchServe once and keep what it says. Failures become part of the state."""

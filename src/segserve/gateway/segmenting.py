@@ -22,6 +22,7 @@ from segserve.imaging import ImageLimits, read_info
 from segserve.schema import ImageSource, SegmentRequest, WorkerPrompt, check_output, check_parameters, check_prompt
 
 _AT_ONCE = 8
+_DRAIN_POLL_S = 0.05
 
 Made = TypeVar("Made")
 Load = Callable[[], Awaitable[bytes]]
@@ -148,6 +149,12 @@ class Segmenter:
     def running(self, model: str) -> int:
         """How many jobs for a model are at work."""
         return self._running[model]
+
+    async def drain(self, model: str, within_s: float) -> None:
+        """Wait until no job for a model is at work, at most so many seconds."""
+        end = time.monotonic() + within_s
+        while self._running[model] and time.monotonic() < end:
+            await asyncio.sleep(_DRAIN_POLL_S)
 
     async def run(
         self, job: Job, finish: Callable[[Found], Awaitable[Made]], spent: Spent | None = None

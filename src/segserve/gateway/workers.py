@@ -160,14 +160,16 @@ class Workers:
         return first
 
     async def scale(self, name: str, min_workers: int, max_workers: int) -> None:
-        """Set how many workers a model has; returns when they are up (or gone).
+        """Set how many workers a model has; returns when they are up (or gone). min_workers 0: none, whatever the most.
 
         Raises:
             NotFoundError: TorchServe has no such model.
             InvalidRequestError: it refuses the numbers.
             ServiceError: as models.
         """
-        numbers = {"min_worker": str(min_workers), "max_worker": str(max_workers), "synchronous": "true"}
+        # With min 0 TorchServe forgets all workers and ends only those above max: the others would run on, unseen.
+        most = max_workers if min_workers else 0
+        numbers = {"min_worker": str(min_workers), "max_worker": str(most), "synchronous": "true"}
         await self._manage("PUT", f"/models/{name}", numbers, timeout_s=self._timeout_s)
 
     async def register(self, name: str, placement: Placement) -> None:

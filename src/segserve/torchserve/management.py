@@ -106,16 +106,17 @@ class Management:
     def scale(self, name: str, minimum: int, maximum: int, *, wait_s: float = 600.0, wait: bool = True) -> ModelStatus:
         """Keep between minimum and maximum workers; returns once they have loaded, at most after wait_s.
 
-        Without wait it returns at once, and the workers load after.
+        Without wait it returns at once, and the workers load after. A minimum of 0 ends all workers, whatever the
+        maximum: TorchServe starts none by itself.
 
         Raises:
-            InvalidRequestError: not 0 <= minimum <= maximum, or maximum 0.
+            InvalidRequestError: not 0 <= minimum <= maximum.
         """
-        if not 0 <= minimum <= maximum or maximum < 1:
-            raise InvalidRequestError(
-                f"Expected 0 <= min <= max and max at least 1, came min {minimum}, max {maximum}."
-            )
-        parameters: dict[str, Any] = {"min_worker": minimum, "max_worker": maximum, "timeout": int(wait_s)}
+        if not 0 <= minimum <= maximum:
+            raise InvalidRequestError(f"Expected 0 <= min <= max, came min {minimum}, max {maximum}.")
+        # With min 0 TorchServe forgets all workers and ends only those above max: the others would run on, unseen.
+        most = maximum if minimum else 0
+        parameters: dict[str, Any] = {"min_worker": minimum, "max_worker": most, "timeout": int(wait_s)}
         parameters["synchronous"] = "true" if wait else "false"
         self._call("PUT", f"/models/{name}", parameters, timeout_s=self.timeout_s + (wait_s if wait else 0))
         return self.describe(name)

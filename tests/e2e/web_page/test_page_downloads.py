@@ -16,10 +16,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from test_examples import stand_in_path
 
 from segserve import imaging, label_maps, masks
+from segserve.masks import encode_rle
 from web_page.conftest import Room
 from web_page.segmenting_page import SegmentingPage
 
@@ -84,8 +86,34 @@ def test_coco_json_is_what_pycocotools_reads(page: SegmentingPage, found: list[d
         assert coco.loadCats(annotation["category_id"])[0]["name"] == instance["label"]
         assert annotation["score"] == pytest.approx(instance["score"], abs=1e-3)
         assert annotation["area"] == masks.area(instance["mask"])
-        x, y, width, height = annotation["bbox"]
-        assert [x, y, x + width, y + height] == pytest.approx(instance["box"], abs=0.01)
+        assert annotation["bbox"] == coco_mask.toBbox(instance["mask"]).tolist(), "the mask's, not the detector's"
+
+
+def test_coco_boxes_are_the_masks_and_else_the_answers(page: SegmentingPage) -> None:
+    boxes = page.evaluate(_COCO_BOXES, [encode_rle(mask) for mask in odd_masks()])
+    for mask, box in zip(odd_masks(), boxes, strict=False):
+        assert box == (coco_mask.toBbox(encode_rle(mask)).tolist() if mask.any() else [1, 2, 3, 4])
+    assert boxes[-1] == [1, 2, 3, 4], "without a mask"
+
+
+def odd_masks() -> list[masks.Mask]:
+    """Nothing, everything, one pixel in each corner, single columns and rows, and noise."""
+    shape = (7, 5)
+    found = [np.zeros(shape, bool), np.ones(shape, bool)]
+    for cut in (np.s_[0, 0], np.s_[6, 4], np.s_[6, 0], np.s_[:, 2], np.s_[3], np.s_[5:, 1:3], np.s_[0, 3:]):
+        mask = np.zeros(shape, bool)
+        mask[cut] = True
+        found.append(mask)
+    return [*found, np.random.default_rng(1).random(shape) > 0.9]
+
+
+_COCO_BOXES = """async (rles) => {
+  const { Segments } = await import("/static/js/segments.js");
+  const { cocoDocument } = await import("/static/js/coco.js");
+  const instances = [...rles, null].map((mask) => ({ label: "it", score: 1, box: [1, 2, 4, 6], area: 0, mask }));
+  const segments = await Segments.fromResult({ width: 5, height: 7, instances });
+  return cocoDocument({ name: "it.png" }, segments).annotations.map(({ bbox }) => bbox);
+}"""
 
 
 def test_coco_json_of_classes(page: SegmentingPage, room: Room, tmp_path: Path) -> None:

@@ -65,6 +65,14 @@ def test_a_finger_points(open_page: OpenPage, demo: Served, room: Room) -> None:
     assert page.labels()
 
 
+def test_help_for_the_keyboard_is_not_shown_to_fingers(open_page: OpenPage, demo: Served, room: Room) -> None:
+    for options, shown in (({}, True), (PHONE, False)):
+        page = open_page(demo.url, **options)
+        page.choose(room.file)
+        page.mode("click")
+        expect(page.element("#keys")).to_be_visible(visible=shown)
+
+
 def test_everything_by_keyboard(page: SegmentingPage) -> None:
     keyboard = page.tab.keyboard
     tab_to(page, "#scenes button")

@@ -158,6 +158,57 @@ def test_box(page: SegmentingPage, room: Room) -> None:
     assert len(page.labels()) == 1
 
 
+def test_a_65th_point_or_object_is_refused_on_the_page(page: SegmentingPage, room: Room) -> None:
+    page.choose(room.file)
+    page.mode("click")
+    # What a request may hold matters here, not what comes back: only the last one is answered.
+    page.tab.route("**/v1/segment", lambda route: None)
+    page.evaluate(_PRESS_ENTER, 1 + 63)
+    page.tab.unroute("**/v1/segment")
+    page.answer_to(lambda: page.click(240, 580))
+    assert page.element("#points").inner_text() == "64 points"
+    labels, asked = page.labels(), len(page.asked())
+    prompt = page.asked()[-1]["prompt"]
+    (given,) = prompt.get("objects", [prompt])
+    assert labels and len(given["points"]) == 64
+    page.click(60, 60)
+    expect(page.element("#error")).to_contain_text("up to 64 points")
+    expect(page.element("#error")).to_contain_text("next object")
+    assert page.element("#points").inner_text() == "64 points"
+    assert page.labels() == labels and len(page.asked()) == asked
+    page.element("#next-object").click()
+    expect(page.element("#error")).to_be_hidden()
+    answer = page.answer_to(lambda: page.click(60, 60))
+    assert page.element("#points").inner_text() == "2 objects: 65 points"
+    assert {each["object"] for each in instances_of(answer)} == {0, 1}
+
+
+_PRESS_ENTER = """(times) => {
+  const press = () => new KeyboardEvent("keydown", { key: "Enter", bubbles: true });
+  for (let time = 0; time < times; time++) document.querySelector("#stage").dispatchEvent(press());
+}"""
+"""The first time shows the crosshair, each further one clicks."""
+
+
+def test_a_65th_object_or_box_is_refused_and_nothing_lost(page: SegmentingPage) -> None:
+    assert page.evaluate(_FILL) == ["64 objects: 64 boxes", *["A request takes up to 64 objects"] * 2] * 2
+
+
+_FILL = """async () => {
+  const { Clicks } = await import("/static/js/clicks.js");
+  const clicks = new Clicks();
+  for (let number = 0; number < 64; number++) clicks.addBox([number, 10, number + 20, 40], true);
+  const said = [];
+  for (let time = 0; time < 2; time++) {
+    said.push(clicks.describe());
+    for (const add of [() => clicks.addBox([1, 1, 9, 9], true), () => clicks.nextObject()]) {
+      try { add(); } catch (error) { said.push(error.message.split(",")[0]); }
+    }
+  }
+  return said;
+}"""
+
+
 def test_two_objects(page: SegmentingPage, room: Room) -> None:
     page.choose(room.file)
     page.mode("click")

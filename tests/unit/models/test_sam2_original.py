@@ -156,6 +156,57 @@ def test_what_is_no_original_file_is_refused(tmp_path: Path, small_file: tuple[P
     assert not (tmp_path / "out").exists()
 
 
+PATCHES = "image_encoder.trunk.patch_embed.proj.weight"
+POSITIONS = "image_encoder.trunk.pos_embed"
+POINT = "sam_prompt_encoder.point_embeddings.2.weight"
+HEAD = "sam_mask_decoder.iou_prediction_head.layers.2.bias"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "words"),
+    [
+        (PATCHES, torch.tensor(1.0), r"expected 4 dimensions, came the shape \(\)"),
+        (PATCHES, torch.ones(8), r"expected 4 dimensions, came the shape \(8,\)"),
+        (POSITIONS, torch.tensor(1.0), r"expected 4 dimensions"),
+        (POSITIONS, torch.ones(1, 8, 0, 7), "1 to 64 rows"),
+        (POSITIONS, torch.ones(1).expand(1, 8, 10**6, 10**6), "1 to 64 rows"),
+        (POINT, torch.tensor(1.0), r"expected the shape \(1, 256\), came \(\)"),
+        (POINT, torch.ones(1, 3), r"expected the shape \(1, 256\), came \(1, 3\)"),
+        (POINT, torch.ones(2, 256), r"expected the shape \(1, 256\), came \(2, 256\)"),
+        (HEAD, torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8), "torch.qint8"),
+        (HEAD, torch.ones(4).to_sparse(), "cannot be read"),
+        (HEAD, torch.ones(4, dtype=torch.complex64), "torch.complex64"),
+        (HEAD, torch.ones(4, device="meta"), "cannot be read"),
+        (HEAD, torch.ones(4, dtype=torch.int64), "torch.int64"),
+        ("image_encoder.trunk.blocks." + "9" * 5000 + ".norm1.bias", torch.ones(1), "1 differ"),
+    ],
+)
+def test_a_tensor_of_an_odd_form_gets_one_line(
+    small_file: tuple[Path, Any], name: str, tensor: torch.Tensor, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, _ = small_file
+    state = torch.load(file, weights_only=True)["model"]
+    torch.save({"model": {**state, name: tensor}}, file)
+    with pytest.raises(InvalidRequestError, match=words) as caught:
+        original.convert(file, file.parent / "out")
+    assert name[:100] in caught.value.message or "differ" in words
+    assert main(["convert", "sam2", str(file), "--out", str(file.parent / "out")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("segserve convert: ")
+
+
+def test_tensors_that_share_memory_are_converted(small_file: tuple[Path, Any], tmp_path: Path) -> None:
+    file, _ = small_file
+    state = torch.load(file, weights_only=True)["model"]
+    row = torch.ones(1, 256)
+    state.update({f"sam_prompt_encoder.point_embeddings.{index}.weight": row for index in range(4)})
+    state["sam_prompt_encoder.not_a_point_embed.weight"] = row
+    state["sam_prompt_encoder.no_mask_embed.weight"] = row
+    torch.save({"model": state}, file)
+    loaded = load_model(original.convert(file, tmp_path / "folder"), CLICK_SEGMENTERS).state_dict()
+    assert torch.equal(loaded["prompt_encoder.no_mask_embed.weight"], row)
+
+
 def test_a_model_of_another_size_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match=r"96 with \[1, 2, 7, 2\].*Came 96 with \[1, 2, 3, 4\]"):
         original.configuration(trunk(96, (1, 2, 3, 4)))

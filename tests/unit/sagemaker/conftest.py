@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,22 @@ def aws(no_aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    # A client takes longer to make than a test to run; moto works through any that was made after its import.
+    monkeypatch.setattr(importlib.import_module("calls").Calls, "client", lambda calls, name, _: _client(name, calls))
     monkeypatch.setattr(importlib.import_module("waiting"), "PAUSE_S", 0.0)
     monkeypatch.setattr(importlib.import_module("endpoint"), "ROLE_PAUSE_S", 0.0)
     with mock_aws():
-        yield lambda service: boto3.client(service, region_name=REGION)
+        yield _client
+
+
+@cache
+def _made(service: str, region: str) -> Any:
+    return boto3.client(service, region_name=region)
+
+
+def _client(service: str, calls: Any = None) -> Any:
+    """A client, the same for all tests that ask."""
+    return _made(service, REGION if calls is None else calls.region)
 
 
 @pytest.fixture

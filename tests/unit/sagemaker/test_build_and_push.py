@@ -6,6 +6,7 @@ Neither shows the push itself: moto stores no image layers.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,15 @@ def call(*options: str, path: Path | None = None) -> subprocess.CompletedProcess
     environ["PYTHON"] = sys.executable
     command = ["bash", str(SCRIPT), *options]
     return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_arrays_that_may_be_empty_are_expanded_as_macos_can() -> None:
+    """To its bash 3.2 an empty array is an unbound variable under set -u, and this machine has no such bash."""
+    code = "\n".join(line for line in SCRIPT.read_text("utf-8").splitlines() if not line.lstrip().startswith("#"))
+    (declared,) = re.findall(r"^(\w+)=\(\) (\w+)=\(\)$", code, re.MULTILINE)
+    for name in declared:
+        guarded = f'${{{name}[@]+"${{{name}[@]}}"}}'
+        assert code.count(f'"${{{name}[@]}}"') == code.count(guarded) > 0
 
 
 @pytest.mark.parametrize(

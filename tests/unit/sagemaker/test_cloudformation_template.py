@@ -103,6 +103,28 @@ def test_roles_allow_single_actions_on_named_resources(template: Any) -> None:
             assert set(actions) <= everywhere
 
 
+def test_only_sagemaker_for_this_account_takes_the_execution_role_on(template: Any) -> None:
+    """The confused deputy, as the scripts' own role."""
+    (statement,) = template["Resources"]["ExecutionRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    scripts = json.loads((ROOT / "sagemaker/policies/execution_role_trust.json").read_text("utf-8"))["Statement"][0]
+    assert statement["Principal"] == scripts["Principal"]
+    for operator, conditions in scripts["Condition"].items():
+        assert set(statement["Condition"][operator]) == set(conditions)
+
+
+def test_invoke_finds_the_queue_of_the_stack(template: Any) -> None:
+    """invoke.py --async --bucket puts requests where the stack's role may read them."""
+    from calls import Calls
+    from deployment import Deployment
+
+    made = Deployment("shop", Calls(dry_run=True, region="eu-central-1"), "queue")
+    written = json.dumps(template).replace("${AsyncBucket}", made.bucket).replace("${EndpointName}", made.name)
+    assert f"s3:::{made.bucket}/{made.key('async', 'input')}/*" in written
+    for kind in ("output", "failure"):
+        assert f'"{made.place("async", kind)}"' in written
+        assert f"s3:::{made.bucket}/{made.key('async', kind)}/*" in written
+
+
 def test_what_a_parameter_may_be(template: Any) -> None:
     for name, good, bad in (
         ("EndpointName", ["segserve", "shop-2"], ["Shop", "a_b", "-a", "a--b"]),
@@ -114,6 +136,11 @@ def test_what_a_parameter_may_be(template: Any) -> None:
         ),
         ("ApiKeySecretArn", ["", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys-AbCdEf"], ["keys"]),
         ("AlarmEmail", ["", "ops@shop.example"], ["ops", "ops@shop"]),
+        (
+            "AllowedOrigins",
+            ["", "*", "https://shop.example", "http://[::1]:8080"],
+            ["https://Shop.example", "https://a/"],
+        ),
         ("StageName", ["$default", "prod"], ["a/b", ""]),
         ("InstanceType", ["ml.g5.xlarge", "ml.g6e.12xlarge"], ["g5.xlarge"]),
     ):

@@ -141,6 +141,33 @@ def test_a_role_that_somebody_changed_is_set_right(aws: Aws, image: str, run: Sc
     assert iam.get_role_policy(RoleName=name, PolicyName="segserve")["PolicyDocument"] == before
 
 
+def test_a_bucket_that_an_interrupted_run_has_left_is_finished(aws: Aws, image: str, run: Script) -> None:
+    s3 = aws("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    assert run("deploy", *ON_CPU, "--model-only").status == 0
+    assert s3.get_bucket_tagging(Bucket=BUCKET)["TagSet"] == TAGS
+    assert all(s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"].values())
+
+
+def test_a_bucket_of_somebody_else_is_not_used(aws: Aws, image: str, run: Script, monkeypatch: Any) -> None:
+    s3 = aws("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket=BUCKET, Key="payroll.csv", Body=b"1")
+    ended = run("deploy", *ON_CPU, "--model-only")
+    assert (ended.status, f"the bucket {BUCKET} is there already" in ended.err) == (1, True), ended.err
+    # The name can be guessed: S3 is told whose bucket it must be. moto does not look at it.
+    asked: list[dict[str, Any]] = []
+    s3.meta.events.register("provide-client-params.s3.HeadBucket", lambda params, **_: asked.append(params))
+    run("deploy", *ON_CPU, "--model-only")
+    assert asked[0] == {"Bucket": BUCKET, "ExpectedBucketOwner": "123456789012"}
+
+
+def test_topics_of_somebody_else_are_not_used(aws: Aws, image: str, run: Script) -> None:
+    aws("sns").create_topic(Name="shop-success")
+    ended = run("deploy", *ON_CPU, "--async")
+    assert (ended.status, "the topic shop-success is there already" in ended.err) == (1, True)
+
+
 def test_a_role_of_somebody_else_is_left_alone(aws: Aws, image: str, run: Script) -> None:
     aws("iam").create_role(RoleName=f"shop-execution-{REGION}", AssumeRolePolicyDocument="{}")
     ended = run("deploy", *ON_CPU)
@@ -175,6 +202,11 @@ def test_the_secret_is_named_to_the_container_and_its_value_is_nowhere(aws: Aws,
         (("--env", "SHOP_DB_PASSWORD=secret-value"), "looks like a secret"),
         (("--env", "OPENAI_BASE_URL=https://user:secret-value@host/v1"), "looks like a secret"),
         (("--bucket", "not-there"), "no such bucket"),
+        (("--env", "sk-secret-value"), "expected NAME=VALUE"),
+        (("--env", "PGPASSWORD=secret-value"), "looks like a secret"),
+        (("--openai-secret", "sk-secret-value-1234567890"), "not the key itself"),
+        (("--openai-secret", "arn:aws:s3:::secret-value"), "not the key itself"),
+        (("--traffic", "linear", "--step-percent", "10", "--step-wait", "3600"), "larger --step-percent"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(

@@ -235,6 +235,31 @@ def test_an_endpoint_that_is_busy_with_another_update_is_left_alone(
     assert (ended.status, "is Updating" in ended.err) == (1, True)
 
 
+def pending(config: str) -> dict[str, Any]:
+    return {"PendingDeploymentSummary": {"EndpointConfigName": config}}
+
+
+def test_a_run_that_was_interrupted_in_an_update_waits_for_it(
+    sagemaker: SageMaker, new_config: str, run: Script
+) -> None:
+    """Until the end of an update SageMaker names the former configuration, and the new one as pending."""
+    sagemaker.has_model_and_config()
+    sagemaker.had_endpoint("Updating", "shop-0000000000", **pending(new_config))
+    sagemaker.has_endpoint("Updating", "shop-0000000000", **pending(new_config))
+    sagemaker.has_endpoint("InService", new_config)
+    ended = run("deploy", *OPTIONS)
+    assert (ended.status, "is in service" in ended.out) == (0, True), ended.err
+
+
+def test_back_to_the_former_options_while_an_update_goes_on_is_not_in_service_yet(
+    sagemaker: SageMaker, new_config: str, run: Script
+) -> None:
+    sagemaker.has_model_and_config()
+    sagemaker.had_endpoint("Updating", new_config, **pending("shop-0000000000"))
+    ended = run("deploy", *OPTIONS)
+    assert (ended.status, "is Updating" in ended.err) == (1, True)
+
+
 def test_an_endpoint_of_somebody_else_is_left_alone(sagemaker: SageMaker, run: Script) -> None:
     sagemaker.has_model_and_config()
     sagemaker.has_endpoint("InService", "somebodys")
@@ -270,9 +295,16 @@ def test_what_aws_refuses_is_told_in_one_line(sagemaker: SageMaker, run: Script,
     assert ended.err.count("\n") == 1
 
 
-def test_a_role_that_sagemaker_does_not_know_yet_is_tried_again(sagemaker: SageMaker, run: Script) -> None:
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "Could not assume role arn. Please ensure that the role exists and allows principal to assume the role.",
+        # SageMaker looks for the files with the role.
+        'Could not access model data at s3://b/model.tar.gz. Please ensure that the role "arn" exists',
+    ],
+)
+def test_a_role_that_sagemaker_does_not_know_yet_is_tried_again(sagemaker: SageMaker, run: Script, reason: str) -> None:
     sagemaker.stub.add_client_error("describe_model", "ValidationException", 'Could not find model "m".')
-    reason = "Could not assume role arn. Please ensure that the role exists and allows principal to assume the role."
     sagemaker.stub.add_client_error("create_model", "ValidationException", reason)
     sagemaker.stub.add_client_error("create_model", "ValidationException", reason)
     sagemaker.stub.add_response("create_model", {"ModelArn": f"{ARN}:model/m"})

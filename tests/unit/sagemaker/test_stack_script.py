@@ -90,7 +90,8 @@ def test_a_failure_names_the_resource_and_its_reason(aws: Aws, run: Run, monkeyp
 
     def failed(self: Any, service: str, operation: str, params: dict[str, Any]) -> Any:
         if operation == "describe_stacks" and state["created"]:
-            return {"Stacks": [{"StackStatus": "ROLLBACK_COMPLETE", "Parameters": []}]}
+            tags = [{"Key": "segserve:deployment", "Value": "shop"}]
+            return {"Stacks": [{"StackStatus": "ROLLBACK_COMPLETE", "Parameters": [], "Tags": tags}]}
         state["created"] = state["created"] or operation == "create_stack"
         return {} if operation == "create_stack" else real(self, service, operation, params)
 
@@ -144,18 +145,64 @@ def test_the_policies_allow_what_the_stack_needs_and_no_wildcard() -> None:
         "create_stack",
         "update_stack",
     }
-    assert len(called) == 6
+    assert len(called) == 6, called
     assert {f"cloudformation:{operation_model('cloudformation', name).name}" for name in called} <= allowed
     assert not [action for action in allowed if "*" in action]
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("Instances=2", "InstanceType"), ("MaxInstances", "PARAMETER=VALUE"), ("LambdaKey=x", "expected one of")],
+    [
+        ("Instances=2", "InstanceType"),
+        ("MaxInstances", "PARAMETER=VALUE"),
+        ("LambdaKey=x", "expected one of"),
+        ("MaxInstances=none", "a number from 1 to 100"),
+        ("MaxInstances=101", "a number from 1 to 100"),
+        ("LogRetentionDays=31", "one of 1, 3"),
+        ("InstanceType=g5.xlarge", "InstanceType: expected"),
+        ("AllowedOrigins=https://shop.example,https://Other.example", "lower case"),
+        ("OpenAiSecretArn=sk-secret-value", "not the key itself"),
+        ("sk-secret-value", "PARAMETER=VALUE"),
+        ("MinInstances=0", "needs Mode Async"),
+        ("Mode=MultiModel", "needs ModelDataUrl"),
+    ],
 )
-def test_a_wrong_parameter_is_named(no_aws: None, run: Run, given: str, said: str) -> None:
+def test_a_wrong_parameter_is_named_before_anything_is_sent(no_aws: None, run: Run, given: str, said: str) -> None:
     done = run("stack", "--dry-run", "--set", given)
-    assert (done.status, said in done.err) == (1, True)
+    assert (done.status, said in done.err) == (1, True), done.err
+    assert "secret-value" not in done.out + done.err and "CreateStack" not in done.out
+
+
+def test_a_stack_of_somebody_else_is_left_alone(aws: Aws, run: Run) -> None:
+    resource = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    aws("cloudformation").create_stack(StackName="shop", TemplateBody=json.dumps(resource))
+    for options in (ON_CPU, ("--name", "shop", "--delete", "--yes")):
+        done = run("stack", *options)
+        assert (done.status, "the stack shop is there already" in done.err) == (1, True), done.err
+    (stack,) = aws("cloudformation").describe_stacks(StackName="shop")["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE" and len(aws("sns").list_topics()["Topics"]) == 1
+
+
+def test_a_run_that_was_interrupted_waits_before_it_updates(
+    aws: Aws, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """moto's stacks are complete at once: the state while it is created is put in."""
+    import calls
+
+    assert run("stack", *ON_CPU, "--no-api").status == 0
+    real, asked = calls.Calls._ask, []
+
+    def busy(self: Any, service: str, operation: str, params: dict[str, Any]) -> Any:
+        asked.append(operation)
+        answer = real(self, service, operation, params)
+        if asked.count("describe_stacks") <= 2:
+            answer["Stacks"][0]["StackStatus"] = "CREATE_IN_PROGRESS"
+        return answer
+
+    monkeypatch.setattr(calls.Calls, "_ask", busy)
+    done = run("stack", "--name", "shop", "--no-api")
+    assert (done.status, "create in progress" in done.err) == (0, True), done.err
+    assert asked[:3] == ["describe_stacks"] * 3 and "update_stack" in asked
 
 
 def test_a_dry_run_needs_no_account(no_aws: None, run: Run) -> None:

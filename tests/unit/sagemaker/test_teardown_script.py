@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aws_scripts import BUCKET, ON_CPU, REGION, Run, packed
 
 Aws = Callable[[str], Any]
@@ -70,6 +71,29 @@ def test_what_lacks_the_tag_or_is_of_another_deployment_is_left_alone(aws: Aws, 
     assert after.pop("repositories") == ["shop-two"]
     others.pop("repositories")
     assert after == others
+
+
+@pytest.mark.parametrize(("policy", "stays"), [("shop-invocations", False), ("payroll", True)])
+def test_scaling_that_outlived_its_endpoint_goes_too(
+    aws: Aws, image: str, run: Script, policy: str, stays: bool
+) -> None:
+    """Whoever deletes the endpoint in the console leaves its scaling behind, for the next one of that name."""
+    assert run("deploy", *ON_CPU).status == 0
+    assert run("autoscale", "--name", "shop").status == 0
+    variant = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/shop/variant/main"}
+    variant["ScalableDimension"] = "sagemaker:variant:DesiredInstanceCount"
+    scaling = aws("application-autoscaling")
+    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    config = {"TargetValue": 1.0, "PredefinedMetricSpecification": metric}
+    scaling.put_scaling_policy(
+        PolicyName=policy,
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration=config,
+        **variant,
+    )
+    aws("sagemaker").delete_endpoint(EndpointName="shop")
+    assert run("teardown", "--name", "shop", "--yes").status == 0
+    assert bool(left(aws)["scaled"]) == stays
 
 
 def test_images_and_data_can_stay(aws: Aws, image: str, run: Script, archive: Path) -> None:

@@ -82,6 +82,9 @@ def test_an_archive_within_the_folders_is_linked(places: dict[str, Path], form: 
         ("{hosted}/foreign.mar", "none of segserve's models"),
         ("", "it holds 0"),
         ("\0", "it holds 0"),
+        ("{hosted}/loop.mar", "lead to each other"),
+        ("{hosted}/" + 300 * "x" + ".mar", "too long"),
+        (4096 * "x", "too long"),
     ],
 )
 def test_what_may_not_be_loaded(places: dict[str, Path], url: str, told: str) -> None:
@@ -97,6 +100,7 @@ def test_what_may_not_be_loaded(places: dict[str, Path], url: str, told: str) ->
     (hosted / "text.txt").write_text("text")
     (hosted / "text.mar").write_text("text")
     archive(hosted / "foreign.mar", handler="image_classifier")
+    (hosted / "loop.mar").symlink_to("loop.mar")
     with pytest.raises(InvalidRequestError, match=r"^url: ") as caught:
         shelf(places).place("a", url.format(**places))
     assert told in caught.value.message
@@ -115,22 +119,22 @@ def test_the_operators_numbers_and_the_profile_decide(places: dict[str, Path]) -
 
 def test_no_room_is_told_with_numbers_before_anything_is_loaded(places: dict[str, Path]) -> None:
     archive(places["store"] / "x.mar", weights=5 * MIB)
-    few = shelf(places, room=lambda: MemoryRoom(4000 * MIB, 802 * MIB))
-    with pytest.raises(NoRoomError, match=r"needs about 805 MiB \(1 workers\); 802 MiB are free"):
+    few = shelf(places, room=lambda: MemoryRoom(4000 * MIB, 1202 * MIB))
+    with pytest.raises(NoRoomError, match=r"needs about 1,205 MiB \(1 workers\); 1,202 MiB are free"):
         few.place("a", "x.mar")
     assert list(places["links"].iterdir()) == []
-    assert shelf(places, room=lambda: MemoryRoom(4000 * MIB, 806 * MIB)).place("a", "x.mar")
+    assert shelf(places, room=lambda: MemoryRoom(4000 * MIB, 1206 * MIB)).place("a", "x.mar")
     assert shelf(places, room=lambda: None).place("a", "x.mar")
-    two = shelf(places, room=lambda: MemoryRoom(4000 * MIB, 1609 * MIB), overrides=Overrides(workers=2))
+    two = shelf(places, room=lambda: MemoryRoom(4000 * MIB, 2409 * MIB), overrides=Overrides(workers=2))
     with pytest.raises(NoRoomError, match="2 workers"):
         two.place("a", "x.mar")
 
 
 def test_memory_that_a_loading_model_will_take_is_not_given_twice(places: dict[str, Path]) -> None:
     archive(places["store"] / "x.mar", weights=5 * MIB)
-    kept = shelf(places, room=lambda: MemoryRoom(4000 * MIB, 1609 * MIB))
+    kept = shelf(places, room=lambda: MemoryRoom(4000 * MIB, 2409 * MIB))
     kept.place("first", "x.mar")
-    with pytest.raises(NoRoomError, match="803 MiB are free"):
+    with pytest.raises(NoRoomError, match="1,203 MiB are free"):
         kept.place("second", "x.mar")
     kept.remove("first")
     kept.place("second", "x.mar")
@@ -171,6 +175,51 @@ def test_why_a_worker_could_not_load(places: dict[str, Path], line: str, error: 
         assert failure is None
     else:
         assert type(failure) is error and told in failure.message and "/srv" not in failure.message
+
+
+# What TorchServe 0.12 logs when a handler's module cannot be imported, shortened.
+DEATH = """\
+Backend worker process died.
+Traceback (most recent call last):
+  File "/srv/ts/model_loader.py", line 153, in _load_handler_file
+    module = importlib.import_module(module_name)
+ModuleNotFoundError: No module named 'segserve.old'
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/srv/ts/model_service_worker.py", line 301, in <module>
+    worker.run_server()
+ValueError: No class of the handler
+"""
+
+
+@pytest.mark.parametrize(
+    ("worker", "last", "error"),
+    [
+        ("a_1.0", "ModuleNotFoundError: No module named 'segserve.old'", InvalidRequestError),
+        ("a_1.0", "MemoryError", NoRoomError),
+        ("a_b_1.0", "ModuleNotFoundError: No module named 'segserve.old'", None),
+        ("b_1.0", "ModuleNotFoundError: No module named 'segserve.old'", None),
+    ],
+)
+def test_a_worker_that_cannot_import_its_handler_is_no_lack_of_memory(
+    places: dict[str, Path], worker: str, last: str, error: Any
+) -> None:
+    archive(places["store"] / "x.mar")
+    log = places["links"].parent / "log"
+    kept = shelf(places)
+    kept.place("a", "x.mar")
+    text = DEATH.replace("ModuleNotFoundError: No module named 'segserve.old'", last)
+    other = LINE.format("a line of another worker in between")
+    log.write_text(
+        "".join(LINE.format(line).replace("W-9000-m", f"W-9003-{worker}") + other for line in text.split("\n"))
+    )
+    failure = kept.failure("a")
+    if error is None:
+        assert failure is None
+    else:
+        assert type(failure) is error and last in failure.message and "/srv" not in failure.message
 
 
 def test_removing_takes_the_link_and_leaves_the_archive(places: dict[str, Path]) -> None:

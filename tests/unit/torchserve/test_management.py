@@ -103,7 +103,14 @@ def test_scaling_waits_for_the_workers(torchserve):
     assert torchserve.calls[0] == ("PUT", "/models/grounded_sam", expected)
 
 
-@pytest.mark.parametrize(("minimum", "maximum"), [(2, 1), (-1, 1), (0, 0)])
+def test_scaling_to_none_ends_all_workers_whatever_the_most(torchserve):
+    """With a most of 1, TorchServe would forget one worker and let it run."""
+    Management(torchserve.address).scale("grounded_sam", 0, 1, wait_s=5)
+    expected = {"min_worker": "0", "max_worker": "0", "synchronous": "true", "timeout": "5"}
+    assert torchserve.calls[0] == ("PUT", "/models/grounded_sam", expected)
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), [(2, 1), (-1, 1), (0, -1)])
 def test_senseless_scales_are_not_even_sent(torchserve, minimum, maximum):
     with pytest.raises(InvalidRequestError):
         Management(torchserve.address).scale("grounded_sam", minimum, maximum)

@@ -14,7 +14,7 @@ from segserve.gateway.admin_key import check_admin_key
 from segserve.gateway.answers import json_response
 from segserve.gateway.readiness import ModelStatus
 from segserve.gateway.served_models import ServedModels
-from segserve.gateway.services import services_of
+from segserve.gateway.services import Services, services_of
 from segserve.gateway.trace import trace_of
 
 _MOST_WORKERS = 64
@@ -48,7 +48,11 @@ async def model(request: Request, name: str) -> Response:
 
 
 async def scale(request: Request, name: str) -> Response:
-    """Set how many workers a model has; answers when they are up. Needs the admin key."""
+    """Set how many workers a model has; answers when they are up. Needs the admin key.
+
+    With `min_workers=0` all of them end, once requests at work are answered; further ones get a 503 until the model
+    is scaled up again.
+    """
     services = services_of(request)
     check_admin_key(request, "Scaling")
     given = request.query_params
@@ -56,14 +60,17 @@ async def scale(request: Request, name: str) -> Response:
     if unknown or "min_workers" not in given:
         raise InvalidRequestError("Expected the query parameters min_workers and, if larger, max_workers.")
     fewest = _count("min_workers", given["min_workers"])
-    most = _count("max_workers", given.get("max_workers", str(max(fewest, 1))))
-    if most < max(fewest, 1):
-        raise InvalidRequestError(f"max_workers: expected at least {max(fewest, 1)}, came {most}.")
+    most = _count("max_workers", given.get("max_workers", str(fewest)))
+    if most < fewest:
+        raise InvalidRequestError(f"max_workers: expected at least {fewest}, came {most}.")
     trace_of(request.scope).model = name
     if name not in services.readiness.names():
         raise NotFoundError(f"The model {name[:80]!r} is not served here.", code="model_not_found")
-    await services.workers.scale(name, fewest, most)
-    await services.readiness.poll()
+    if fewest:
+        await services.workers.scale(name, fewest, most)
+        await services.readiness.poll()
+    else:
+        await _put_to_rest(services, name)
     return json_response(describe(name, services.readiness.snapshot.models.get(name), services.served_models))
 
 
@@ -88,6 +95,14 @@ def describe(name: str, status: ModelStatus | None, served: ServedModels) -> dic
         "engine": about.engine,
         "engines": None if about.engines is None else list(about.engines),
     }
+
+
+async def _put_to_rest(services: Services, name: str) -> None:
+    """End all workers of a model; what it has been asked is answered first, within the time of a shutdown."""
+    with services.readiness.resting(name):
+        await services.segmenter.drain(name, services.settings.limits.shutdown_s)
+        await services.workers.scale(name, 0, 0)
+        await services.readiness.poll()
 
 
 def _count(name: str, text: str) -> int:

@@ -19,6 +19,7 @@ from segserve.schema import parse
 
 _MOST_LISTED = 1000
 _LISTED = 100
+_MOST_DIGITS = 9
 
 
 def router() -> APIRouter:
@@ -53,7 +54,8 @@ async def loaded(request: Request) -> Response:
     """The models that are loaded, in the order of their names, a page at a time."""
     given = request.query_params
     text = given.get("limit", str(_LISTED))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_LISTED):
+    # Python refuses to convert thousands of digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and 1 <= int(text) <= _MOST_LISTED):
         raise InvalidRequestError(f"limit: expected a whole number from 1 to {_MOST_LISTED}, came {text[:20]!r}.")
     after = given.get("next_page_token", "")
     models = sorted(services_of(request).loader.loaded().items())

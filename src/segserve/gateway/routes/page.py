@@ -30,6 +30,7 @@ def router() -> APIRouter:
     routes.add_api_route(page_files.INDEX, index, methods=["GET"], **documentation.WEB_PAGE)
     routes.add_api_route("/v1/categories", categories, methods=["GET"], **documentation.CATEGORIES)
     routes.add_api_route("/v1/picture", picture, methods=["POST"], **documentation.PICTURE)
+    routes.add_api_route(page_files.FAVICON, file, methods=["GET"], include_in_schema=False)
     for folder in (page_files.STATIC, page_files.SCENES):
         routes.add_api_route(folder + "{name:path}", file, methods=["GET"], include_in_schema=False)
     return routes

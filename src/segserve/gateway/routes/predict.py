@@ -113,12 +113,19 @@ def _options(fields: Iterable[tuple[str, str]]) -> PredictOptions:
         if name in values:
             raise InvalidRequestError(f"{name}: given more than once.")
         values[name] = value.strip()
-    return parse(PredictOptions, values)
+    return parse(PredictOptions, values, as_text=True)
 
 
 def _job(services: Services, image: bytes, options: PredictOptions) -> Job:
+    model = options.model or services.served_models.named(MASK_RCNN.name)
+    kind = services.served_models.entry(model).name
+    if kind != MASK_RCNN.name:
+        raise InvalidRequestError(
+            f"model: /predict asks a {MASK_RCNN.name} model, and {model} is of the kind {kind}: leave model out, or "
+            "ask /v1/segment."
+        )
     native = SegmentRequest(
-        model=options.model or services.served_models.named(MASK_RCNN.name),
+        model=model,
         images=[ImageSource()],
         parameters=Parameters(score_threshold=options.threshold),
     )

@@ -49,7 +49,17 @@ def router() -> APIRouter:
         methods=["POST"],
         **documentation.INVOKE_ENDPOINT_STREAM,
     )
+    routes.add_api_route(
+        "/endpoints/{name}/async-invocations", invoke_endpoint_async, methods=["POST"], include_in_schema=False
+    )
     return routes
+
+
+async def invoke_endpoint_async(request: Request, name: str) -> Response:
+    """InvokeEndpointAsync: refused in words, since there is no queue and no S3 here."""
+    return _validation_error(
+        f"Endpoint {name[:63]} answers at once: there are no asynchronous invocations here. Use InvokeEndpoint."
+    )
 
 
 async def invoke_endpoint(request: Request, name: str) -> Response:

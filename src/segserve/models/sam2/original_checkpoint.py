@@ -31,6 +31,9 @@ _VIDEO_ONLY = re.compile(
 )
 """Weights that follow objects through a video. Single pictures need none of them."""
 
+_MOST_POSITIONS = 64
+"""Rows and columns of the positional embedding; published are 7 and 14."""
+
 _MATRIX = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _CORNERS_AND_POINTS = "sam_prompt_encoder.point_embeddings."
 
@@ -109,7 +112,8 @@ def convert(file: Path, out: Path) -> Path:
             f"{file.name}: these are not the weights of a published SAM 2; {len(wrong)} differ, e.g. {wrong[0]}: "
             f"expected {expected.get(wrong[0], 'none')}, came {found.get(wrong[0], 'none')}."
         )
-    model.load_state_dict(weights, assign=True)
+    # Each with memory of its own: those of a file may share it.
+    model.load_state_dict({name: tensor.clone().contiguous() for name, tensor in weights.items()}, assign=True)
     model.save_pretrained(out)
     Sam2Processor(Sam2ImageProcessor()).save_pretrained(out)
     return out
@@ -132,7 +136,7 @@ def read(file: Path) -> dict[str, Tensor]:
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InvalidRequestError(f"{file.name}: expected the weights under the key 'model', as SAM 2's authors do.")
-    return {str(name): tensor.to(torch.float32) for name, tensor in state.items()}
+    return {str(name): _plain(str(name), tensor) for name, tensor in state.items()}
 
 
 def configuration(state: Mapping[str, Tensor]) -> Sam2Config:
@@ -166,7 +170,11 @@ def configuration(state: Mapping[str, Tensor]) -> Sam2Config:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights for single pictures, by transformers' names."""
+    """The weights for single pictures, by transformers' names.
+
+    Raises:
+        InvalidRequestError: the embeddings of points are of unequal shapes.
+    """
     weights = {}
     for name, tensor in state.items():
         if _VIDEO_ONLY.match(name) or name == _MATRIX or name.startswith(_CORNERS_AND_POINTS):
@@ -179,18 +187,54 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if _MATRIX in state:
         weights["shared_image_embedding.positional_embedding"] = state[_MATRIX]
         weights["prompt_encoder.shared_embedding.positional_embedding"] = state[_MATRIX].clone()
-    parts = [state[name] for name in sorted(state) if name.startswith(_CORNERS_AND_POINTS)]
+    parts = _rows(state, _CORNERS_AND_POINTS)
     if parts:
-        weights["prompt_encoder.point_embed.weight"] = torch.cat(parts)
+        weights["prompt_encoder.point_embed.weight"] = torch.cat(list(parts.values()))
     return weights
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of a file as float32."""
+    if tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.is_meta:
+        try:
+            return tensor.to(torch.float32)
+        except RuntimeError:
+            # Told below.
+            pass
+    raise InvalidRequestError(
+        f"{name[:200]}: expected floating-point numbers, came a tensor of {tensor.dtype} that cannot be read as such."
+    )
+
+
+def _rows(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """The tensors whose names start so, by name: each of one row, all as long.
+
+    Raises:
+        InvalidRequestError: another shape.
+    """
+    rows = {name: state[name] for name in sorted(state) if name.startswith(start)}
+    lengths = [row.shape[-1] for row in rows.values() if row.dim() == 2]
+    for name, row in rows.items():
+        if row.dim() != 2 or row.shape[0] != 1 or row.shape[1] != lengths[0]:
+            wanted = f"(1, {lengths[0]})" if lengths else "(1, n)"
+            raise InvalidRequestError(f"{name[:200]}: expected the shape {wanted}, came {tuple(row.shape)}.")
+    return rows
 
 
 def _size(state: Mapping[str, Tensor]) -> tuple[int, tuple[int, ...]]:
     """Width of the first stage, and how many blocks each stage has: a projection widens the first of the next."""
-    first = state.get(f"{_TRUNK}patch_embed.proj.weight")
-    if first is None or f"{_TRUNK}pos_embed" not in state:
+    first, positions = (state.get(f"{_TRUNK}{name}") for name in ("patch_embed.proj.weight", "pos_embed"))
+    if first is None or positions is None:
         raise InvalidRequestError("expected the weights of SAM 2; there is no image_encoder.trunk in the file.")
-    found = (re.match(rf"{re.escape(_TRUNK)}blocks\.(\d+)\.(proj\.weight)?", name) for name in state)
+    for name, tensor in (("patch_embed.proj.weight", first), ("pos_embed", positions)):
+        if tensor.dim() != 4:
+            raise InvalidRequestError(f"{_TRUNK}{name}: expected 4 dimensions, came the shape {tuple(tensor.shape)}.")
+    if not all(1 <= side <= _MOST_POSITIONS for side in positions.shape[-2:]):
+        raise InvalidRequestError(
+            f"{_TRUNK}pos_embed: expected 1 to {_MOST_POSITIONS} rows and columns, came the shape "
+            f"{tuple(positions.shape)}."
+        )
+    found = (re.match(rf"{re.escape(_TRUNK)}blocks\.(\d{{1,4}})\.(proj\.weight)?", name) for name in state)
     blocks = [(int(match[1]), match[2] is not None) for match in found if match]
     depth = 1 + max((index for index, _ in blocks), default=-1)
     starts = [0, *sorted(index for index, widens in blocks if widens), depth]

@@ -4,6 +4,8 @@ import { Failure, patiently } from "./endpoint.js";
 import { ClickRequest } from "./request.js";
 import { Segments } from "./segments.js";
 
+const UNREADABLE = "The answer cannot be read.";
+
 export class Asker {
   #current = null; // the AbortController of the request that counts
 
@@ -71,16 +73,43 @@ export class Asker {
 }
 
 async function readAnswer(answer, request) {
-  if (answer.processed_images) {
-    const [image] = answer.processed_images;
-    const [error] = answer.errors ?? [];
-    if (!image) throw new Failure(error?.message ?? "The picture could not be tiled.", { code: error?.code });
-    const bytes = Uint8Array.from(atob(image), (character) => character.charCodeAt(0));
-    return { replaced: await createImageBitmap(new Blob([bytes], { type: "image/png" })) };
+  try {
+    return await (answer?.processed_images ? readTiling(answer, request) : readResult(answer, request));
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    // RangeError: the masks' own reader has words for it.
+    const reason = error instanceof RangeError ? ` (${error.message})` : "";
+    throw new Failure(`${UNREADABLE}${reason} Is the server of this page's version?`, { code: "unreadable_answer" });
   }
-  const [result] = answer.results;
+}
+
+async function readTiling({ processed_images: [image], errors }, { picture }) {
+  const [error] = errors ?? [];
+  if (!image) throw new Failure(error?.message ?? "The picture could not be tiled.", { code: error?.code });
+  const bytes = Uint8Array.from(atob(image), (character) => character.charCodeAt(0));
+  const replaced = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  checkSize(replaced, picture);
+  return { replaced };
+}
+
+async function readResult(answer, request) {
+  const [result] = answer?.results ?? [];
+  if (!result) throw new Failure(`${UNREADABLE} It holds no result for the picture.`, { code: "unreadable_answer" });
   if (result.error) throw new Failure(result.error.message, { code: result.error.code });
-  return { segments: await Segments.fromResult(result, request.known), model: answer.timings_ms?.model };
+  checkSize(result, request.picture);
+  const segments = await Segments.fromResult(result, request.known);
+  checkSize(segments, request.picture);
+  return { segments, model: answer.timings_ms?.model };
+}
+
+/** What is about another picture than people see must not be laid over it. */
+function checkSize({ width, height }, picture) {
+  if (width === picture.width && height === picture.height) return;
+  throw new Failure(
+    `The answer is about a picture of ${width} × ${height} pixels, and this page shows one of ${picture.width} × ` +
+      `${picture.height}: the server turns or reads the file otherwise. Save it anew, upright, as PNG or JPEG.`,
+    { code: "other_size" },
+  );
 }
 
 function summary({ segments, replaced, model }, seconds, request) {

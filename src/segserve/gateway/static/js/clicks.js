@@ -3,6 +3,10 @@
 // A further click corrects the answer that people see: SAM 2 takes that answer's low-resolution mask along. Each state
 // keeps its own answer, so that after an undo the next click goes with the mask of the state that is shown again.
 
+// What one request may hold (docs/api.md).
+const MOST_POINTS = 64; // of an object
+const MOST_OBJECTS = 64; // so many boxes, too
+
 const NOTHING = { points: [], box: null, earlier: null };
 
 export class Clicks {
@@ -36,18 +40,27 @@ export class Clicks {
     return this.#history.length > 1;
   }
 
-  /** label: 1 on the object, 0 beside it. */
+  /** label: 1 on the object, 0 beside it. Throws an Error for people where a request can hold no more of them. */
   addPoint(x, y, label) {
+    if (this.objects.at(-1).points.length >= MOST_POINTS) {
+      throw new Error(
+        `An object takes up to ${MOST_POINTS} points, and this one has them: undo some, or begin the next object.`,
+      );
+    }
     const earlier = this.#corrected();
     this.#change((object) => ({ ...object, points: [...object.points, [round(x), round(y), label]], earlier }));
   }
 
-  /** Give the current object a box, or with ownObject begin one of its own. Boxes without an area are left out. */
+  /**
+   * Give the current object a box, or with ownObject begin one of its own. Boxes without an area are left out.
+   * Throws an Error for people where a request can hold no more objects.
+   */
   addBox([x0, y0, x1, y1], ownObject) {
     const box = [Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)].map(round);
     if (box[2] - box[0] < 1 || box[3] - box[1] < 1) return false;
     const current = this.objects.at(-1);
     if (ownObject && (current.box || current.points.length)) {
+      this.#checkRoom();
       this.#push([...this.objects, { ...NOTHING, box }]);
     } else {
       // Who draws another box means something else than what the first one gave.
@@ -57,9 +70,12 @@ export class Clicks {
     return true;
   }
 
+  /** Throws an Error for people where a request can hold no more objects. */
   nextObject() {
     const { points, box } = this.objects.at(-1);
-    if (points.length || box) this.#push([...this.objects, NOTHING]);
+    if (!points.length && !box) return;
+    this.#checkRoom();
+    this.#push([...this.objects, NOTHING]);
   }
 
   undo() {
@@ -100,6 +116,13 @@ export class Clicks {
     const chosen = readings.find(({ visible }) => visible) ?? readings[0];
     if (!chosen?.lowRes) return asked.earlier;
     return { mask: chosen.lowRes, asked, options: answer.options, reading: readings.indexOf(chosen) };
+  }
+
+  #checkRoom() {
+    if (this.objects.length < MOST_OBJECTS) return;
+    throw new Error(
+      `A request takes up to ${MOST_OBJECTS} objects, and these are that many: undo some, or start over.`,
+    );
   }
 
   #change(change) {

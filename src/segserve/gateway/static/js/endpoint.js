@@ -1,5 +1,8 @@
 // The API that the page asks, and how its failures read.
 
+import { problemOf } from "./api_key.js";
+
+const LISTING_MS = 30_000; // for the list of models, which the server answers at once
 const PATIENCE_MS = 180_000; // how long a service that is loading or busy is asked again
 
 export class Failure extends Error {
@@ -28,12 +31,17 @@ export class Endpoint {
     return new URL(path, this.base).href;
   }
 
-  models(signal) {
-    return this.#json("v1/models", { signal }).then(({ models }) => models);
+  /** The models, as /v1/models lists them; key: to be tried instead of the one there is. */
+  async models({ key } = {}) {
+    const answer = await this.#json("v1/models", { key, signal: AbortSignal.timeout(LISTING_MS) });
+    if (!Array.isArray(answer?.models)) throw this.#foreign("v1/models", "answered without a list of models.");
+    return answer.models;
   }
 
-  categories() {
-    return this.#json("v1/categories").then(({ categories }) => categories);
+  async categories() {
+    const answer = await this.#json("v1/categories");
+    if (!Array.isArray(answer?.categories)) throw this.#foreign("v1/categories", "answered without categories.");
+    return answer.categories;
   }
 
   /** The bytes of a picture that the server fetches. */
@@ -59,11 +67,14 @@ export class Endpoint {
       return await response.json();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Failure("The answer broke off, or is not JSON.", { status: response.status });
+      if (error.name === "TimeoutError") throw this.#late(path);
+      throw this.#foreign(path, "answered what is not JSON, or its answer broke off.");
     }
   }
 
   async #send(path, { method = "GET", headers = {}, body, key = this.key, signal } = {}) {
+    const problem = problemOf(key);
+    if (problem) throw new Failure(problem, { code: "invalid_key" });
     let response;
     try {
       response = await fetch(this.url(path), {
@@ -76,12 +87,34 @@ export class Endpoint {
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Failure("The server cannot be reached. Is it running, and is this device online?", {
-        code: "unreachable",
-      });
+      if (error.name === "TimeoutError") throw this.#late(path);
+      throw this.#unreachable();
     }
     if (!response.ok) throw await failureIn(response);
     return response;
+  }
+
+  #unreachable() {
+    const { origin } = new URL(this.base);
+    // A browser tells a page nothing of why it may not read an answer.
+    const message =
+      origin === location.origin
+        ? "The server cannot be reached. Is it running, and is this device online?"
+        : `The server at ${origin} cannot be reached. Is it running, is this device online, and does it allow this ` +
+          `page (there, SEGSERVE_CORS_ORIGINS=${location.origin})?`;
+    return new Failure(message, { code: "unreachable" });
+  }
+
+  #late(path) {
+    const seconds = LISTING_MS / 1000;
+    return new Failure(`${this.url(path)} does not answer within ${seconds} s. The server may be starting, or busy.`, {
+      code: "timeout",
+    });
+  }
+
+  /** What was answered is none of the API's answers. */
+  #foreign(path, said) {
+    return new Failure(`${this.url(path)} ${said} Is that the address of segserve's API?`, { code: "foreign_answer" });
   }
 }
 
@@ -96,12 +129,19 @@ async function failureIn(response) {
   const seconds = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
   // A proxy in front of the API may refuse what is too large for it, in words of its own or none.
   const proxy = status === 413 ? "The request is too large for this server. Take a smaller picture." : null;
-  return new Failure(String(error.message ?? proxy ?? `The server answered ${status} ${response.statusText}.`), {
+  return new Failure(String(error.message ?? proxy ?? unexplained(status, response.statusText)), {
     status,
     code: String(error.code ?? status),
     requestId: String(error.request_id ?? response.headers.get("X-Request-Id") ?? ""),
     retryAfter: Number.isNaN(seconds) ? null : seconds,
   });
+}
+
+/** Of an answer without words: it is a proxy's, or that of another service. */
+function unexplained(status, text) {
+  const wayOut =
+    status >= 500 ? "It may be starting, or down: its log says more." : "Is its address that of segserve's API?";
+  return `The server answered ${`${status} ${text}`.trim()}. ${wayOut}`;
 }
 
 /** Ask, and ask again while the service is loading or busy; onWait(failure, seconds) each second until then. */

@@ -1,5 +1,7 @@
 // Label maps: a gray PNG whose values are classes, to run lengths for each class that it shows.
 
+import { widen } from "./rle.js";
+
 /** The classes, row by row, of a base64 PNG of up to 256 classes. */
 export async function readLabelMap(base64) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -44,14 +46,4 @@ export function runsByClass(classes, height, width) {
     seen.runs = Uint32Array.from(seen.runs);
   }
   return found;
-}
-
-function widen(box, start, end, height) {
-  const first = Math.floor(start / height);
-  const last = Math.floor((end - 1) / height);
-  const whole = first !== last;
-  box[0] = Math.min(box[0], first);
-  box[1] = Math.min(box[1], whole ? 0 : start % height);
-  box[2] = Math.max(box[2], last + 1);
-  box[3] = Math.max(box[3], whole ? height : ((end - 1) % height) + 1);
 }

@@ -40,7 +40,10 @@ class Page {
     const base = document.querySelector("meta[name=segserve-endpoint]").content;
     this.endpoint = new Endpoint(base);
     this.notice = new Notice();
-    this.keyForm = new KeyForm((key) => (this.endpoint.key = key));
+    this.keyForm = new KeyForm(async (key) => {
+      await this.endpoint.models({ key });
+      this.endpoint.key = key;
+    });
     this.snippets = new SnippetPanel(this.endpoint);
     this.stage = new Stage(byId("stage"), byId("drop"));
     this.results = new ResultList({ highlight: (item) => this.#highlight(item), visibility: () => this.#visibility() });
@@ -62,6 +65,7 @@ class Page {
     this.watch = new ModelWatch(this.endpoint, {
       models: (models) => this.#modelsChanged(models),
       key: (message) => this.keyForm.wanted(message).then(() => this.watch.look()),
+      trouble: (failure) => this.#sayTrouble(failure),
       often: () => this.panel.open,
     });
     this.picker = new Picker({
@@ -166,6 +170,16 @@ class Page {
     if (!models.length) byId("mode-hint").textContent = "The service has no models yet. This page asks again.";
   }
 
+  /** The models cannot be listed; null: they can. A screen reader says the same words once. */
+  #sayTrouble(failure) {
+    byId("trouble").hidden = !failure;
+    const text = failure ? `${failure.message} This page asks again by itself.` : "";
+    if (byId("trouble").textContent !== text) byId("trouble").textContent = text;
+    if (!failure) return;
+    byId("served").dataset.state = "error";
+    byId("served").textContent = "No list of models";
+  }
+
   #showModels() {
     const models = this.tabs.modelsOf(this.mode);
     const before = byId("model").value;
@@ -224,7 +238,12 @@ class Page {
   }
 
   #clicked(change) {
-    change();
+    try {
+      change();
+    } catch (error) {
+      this.notice.refuse(error);
+      return;
+    }
     this.#clicksChanged();
   }
 
@@ -240,7 +259,13 @@ class Page {
   }
 
   #nextObject() {
-    this.clicks.nextObject();
+    try {
+      this.clicks.nextObject();
+    } catch (error) {
+      this.notice.refuse(error);
+      return;
+    }
+    this.notice.clearError();
     this.#showClickState();
     this.notice.say("The next click is about another object.", "idle");
   }
@@ -250,6 +275,7 @@ class Page {
     if (this.clicks.empty) {
       this.asker.cancel();
       this.#clearAnswer();
+      this.notice.clearError();
       this.notice.say("No points. Click on an object.", "idle");
     } else {
       this.ask();

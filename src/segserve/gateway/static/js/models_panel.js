@@ -46,17 +46,24 @@ export class ModelsPanel {
 
   #add(model) {
     const { name } = model;
-    const number = (field, value, low) =>
+    const number = (field, value) =>
       make("input", {
         type: "number",
         name: field,
-        min: low,
+        min: 0,
         max: 64,
         value,
         aria: { label: `${name}: ${field} workers` },
       });
-    const fewest = number("min", model.workers, 0);
-    const most = number("max", Math.max(1, model.workers), 1);
+    const fewest = number("min", model.workers);
+    const most = number("max", Math.max(1, model.workers));
+    // Fewest is never more than most: the one that is being typed takes the other along.
+    fewest.addEventListener("input", () => {
+      if (fewest.valueAsNumber > most.valueAsNumber) most.value = fewest.value;
+    });
+    most.addEventListener("input", () => {
+      if (most.valueAsNumber < fewest.valueAsNumber) fewest.value = most.value;
+    });
     const button = make("button", {
       type: "button",
       className: "scale",
@@ -97,11 +104,16 @@ export class ModelsPanel {
   async #scale(name, fewest, most, button) {
     button.disabled = true;
     this.message.dataset.state = "busy";
-    this.message.textContent = `Scaling ${name}: a new worker loads the model first…`;
+    this.message.textContent =
+      fewest.valueAsNumber === 0
+        ? `Scaling ${name}: its workers end with the requests that they have…`
+        : `Scaling ${name}: a new worker loads the model first…`;
     try {
-      const { workers } = await this.on.scale(name, fewest.value, most.value, byId("admin-key").value);
+      const { workers } = await this.on.scale(name, fewest.value, most.value, byId("admin-key").value.trim());
       this.message.dataset.state = "done";
-      this.message.textContent = `${name} has ${workers} ${workers === 1 ? "worker" : "workers"} now.`;
+      this.message.textContent = workers
+        ? `${name} has ${workers} ${workers === 1 ? "worker" : "workers"} now.`
+        : `${name} has no worker now, and answers nobody until it is scaled to 1 or more.`;
     } catch (failure) {
       this.message.dataset.state = "error";
       this.message.textContent = failure.message;

@@ -27,6 +27,13 @@ export class Notice {
     this.error.hidden = false;
   }
 
+  /** What cannot be done, in words, beside a state that stays what it is. */
+  refuse({ message }) {
+    byId("error-message").textContent = message;
+    byId("error-details").textContent = "";
+    this.error.hidden = false;
+  }
+
   clearError() {
     this.error.hidden = true;
     byId("error-message").textContent = "";

@@ -4,6 +4,19 @@ import { byId, make } from "./elements.js";
 import { nameOf, Picture } from "./picture.js";
 import { SCENES } from "./scenes.js";
 
+/** The first address of a list, one a line, with comments behind #; empty where the first entry is something else. */
+function firstUrl(list) {
+  const lines = list.split(/\r?\n/).map((line) => line.trim());
+  const first = lines.find((line) => line && !line.startsWith("#")) ?? "";
+  return onlyUrl(first);
+}
+
+/** A text that is an address and nothing else, else empty. */
+function onlyUrl(text) {
+  const trimmed = text.trim();
+  return /^https?:\/\/\S+$/.test(trimmed) ? trimmed : "";
+}
+
 export class Picker {
   #current = null; // the AbortController of what is being loaded
 
@@ -74,10 +87,10 @@ export class Picker {
       return;
     }
     const typing = event.type === "paste" && event.target.closest?.("input, textarea");
-    const text = (data.getData("text/uri-list") || data.getData("text/plain")).trim();
-    if (!typing && /^https?:\/\/\S+$/.test(text)) {
-      byId("url").value = text;
-      this.#url(text);
+    const url = firstUrl(data.getData("text/uri-list")) || onlyUrl(data.getData("text/plain"));
+    if (!typing && url) {
+      byId("url").value = url;
+      this.#url(url);
     }
   }
 

@@ -1,5 +1,7 @@
 // A picture to work on: its file's bytes, its pixels (upright), and where it came from.
 
+import { uprightBitmap } from "./orientation.js";
+
 export class Picture {
   constructor(blob, bitmap, name, origin) {
     this.blob = blob;
@@ -15,7 +17,7 @@ export class Picture {
     if (blob.size === 0) throw new Error(`${name} is empty (0 bytes).`);
     let bitmap;
     try {
-      bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
+      bitmap = await uprightBitmap(blob);
     } catch {
       throw new Error(`${name} is not a picture that this browser can show. Take a JPEG, PNG, WebP, GIF or BMP file.`);
     }

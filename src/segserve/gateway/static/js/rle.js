@@ -78,6 +78,28 @@ export function runsChecked(counts, height, width) {
   return runs;
 }
 
+/** The box [x0, y0, x1, y1] around the pixels of run lengths, its far edges outside; null of an empty mask. */
+export function boxOf(runs, height) {
+  let box = null;
+  for (let index = 0, start = 0; index < runs.length; start += runs[index++]) {
+    if (index % 2 === 0 || runs[index] === 0) continue;
+    box ??= [Infinity, Infinity, 0, 0];
+    widen(box, start, start + runs[index], height);
+  }
+  return box;
+}
+
+/** Make a box hold the pixels from start to before end, down the columns. */
+export function widen(box, start, end, height) {
+  const first = Math.floor(start / height);
+  const last = Math.floor((end - 1) / height);
+  const whole = first !== last;
+  box[0] = Math.min(box[0], first);
+  box[1] = Math.min(box[1], whole ? 0 : start % height);
+  box[2] = Math.max(box[2], last + 1);
+  box[3] = Math.max(box[3], whole ? height : ((end - 1) % height) + 1);
+}
+
 /**
  * Write value wherever the mask is 1.
  * @param {Uint32Array} runs of a height x width mask

@@ -2,13 +2,15 @@
 
 import { classColors, instanceColors } from "./colors.js";
 import { decodeAll } from "./decoder.js";
+import { Failure } from "./endpoint.js";
 import { readLabelMap, runsByClass } from "./label_map.js";
 import { countsOf, paint } from "./rle.js";
 
 export class Segments {
   /**
-   * items: {index, label, score (null of classes), object (of clicks, else null), lowRes (of clicks, else null), box,
-   * area, counts, runs, color, visible, note}.
+   * items: {index, label, score (null of classes), object (of clicks, else null), lowRes (of clicks, else null), box
+   * (as answered: a detector's is not that of the mask), area, counts (null without a mask), runs, color, visible,
+   * note}.
    */
   constructor(kind, width, height, items) {
     this.kind = kind; // "instances" or "classes"
@@ -23,19 +25,21 @@ export class Segments {
   }
 
   static async #fromInstances({ width, height, instances }, known) {
-    const runs = await decodeAll(instances.map(({ mask }) => mask));
+    for (const { mask } of instances) checkMask(mask, width, height);
+    const given = instances.filter(({ mask }) => mask);
+    const decoded = new Map((await decodeAll(given.map(({ mask }) => mask))).map((runs, at) => [given[at], runs]));
     const colors = instanceColors(instances, known);
     const best = bestOfObjects(instances);
-    const items = instances.map(({ label, score, box, area, object, low_res: lowRes, mask: { counts } }, index) => ({
+    const items = instances.map((instance, index) => ({
       index,
-      label,
-      score,
-      object: object ?? null,
-      lowRes: lowRes ?? null,
-      box,
-      area,
-      counts,
-      runs: runs[index],
+      label: instance.label,
+      score: instance.score,
+      object: instance.object ?? null,
+      lowRes: instance.low_res ?? null,
+      box: instance.box,
+      area: instance.area,
+      counts: instance.mask?.counts ?? null,
+      runs: decoded.get(instance) ?? Uint32Array.of(width * height),
       color: colors[index],
       visible: best[index],
       note: best[index] ? "" : "other reading",
@@ -45,7 +49,7 @@ export class Segments {
 
   static async #fromLabelMap({ classes, label_map: labelMap, pixel_fraction: fractions }) {
     if (classes.length > 256)
-      throw new Error(`This page shows label maps of up to 256 classes; this has ${classes.length}.`);
+      throw new Failure(`This page shows label maps of up to 256 classes; this has ${classes.length}.`);
     const { width, height, classes: pixels } = await readLabelMap(labelMap);
     const colors = classColors(classes);
     const items = [...runsByClass(pixels, height, width)]
@@ -99,6 +103,14 @@ export class Segments {
     }
     return { numbers, width, height };
   }
+}
+
+/** Throws a RangeError for a mask of another size than its picture has; an instance may have none. */
+function checkMask(mask, width, height) {
+  if (!mask) return;
+  const [rows, columns] = mask.size;
+  if (rows !== height || columns !== width)
+    throw new RangeError(`a mask of ${columns} × ${rows} pixels for a picture of ${width} × ${height}`);
 }
 
 /** Of the several masks of one object (a click may mean the whole or a part), whether each is the best one. */
