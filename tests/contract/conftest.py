@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from fake_torchserve import FakeTorchServe
 from gateways import OpenGateway, wait_for
+from sockets import OpenService, Running, gateway_before
 from starlette.testclient import TestClient
 
 from segserve.config import Settings
@@ -19,6 +20,17 @@ from segserve.gateway.app import create_app
 @pytest.fixture
 def torchserve() -> FakeTorchServe:
     return FakeTorchServe()
+
+
+@pytest.fixture
+def open_service(torchserve: FakeTorchServe) -> Iterator[OpenService]:
+    """Runs a gateway with settings in front of the fake TorchServe, both on real sockets."""
+    with ExitStack() as stack:
+
+        def open_one(**settings: Any) -> Running:
+            return stack.enter_context(gateway_before(torchserve, **settings))
+
+        yield open_one
 
 
 @pytest.fixture

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import requests
 import uvicorn
+from gateways import wait_for
+
+from segserve.config import Settings, TorchServeAddress
+from segserve.gateway.app import create_app
+from segserve.gateway.server import build_server
 
 
 @contextmanager
@@ -33,3 +40,26 @@ class Running:
     def join(self) -> None:
         self._thread.join(timeout=20)
         assert not self._thread.is_alive()
+
+
+OpenService = Callable[..., Running]
+"""The fixture open_service: runs a gateway with settings in front of the fake TorchServe."""
+
+
+@contextmanager
+def gateway_before(torchserve: Any, **settings: Any) -> Iterator[Running]:
+    """A gateway that is ready, with these settings, and the TorchServe (an ASGI application) behind it."""
+    with listening() as (backend_socket, backend_port), listening() as (bound, port):
+        config = uvicorn.Config(torchserve, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+        backend = Running(uvicorn.Server(config), backend_socket, backend_port)
+        address = TorchServeAddress(backend.url, backend.url, backend.url)
+        chosen = Settings(torchserve=address, port=port, **{"models": ("grounded_sam",), **settings})
+        gateway = Running(build_server(create_app(chosen), chosen), bound, port)
+        try:
+            wait_for(lambda: requests.get(f"{gateway.url}/ping", timeout=10).status_code == 200)
+            yield gateway
+        finally:
+            for running in (gateway, backend):
+                running.stop()
+            for running in (gateway, backend):
+                running.join()

@@ -7,61 +7,41 @@ stands in for (its authentication, its variants, its loading of a target model).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import boto3
 import numpy as np
 import pytest
 import requests
-import uvicorn
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from fake_torchserve import FakeTorchServe, striped_classes
-from gateways import wait_for
 from pictures import HEIGHT, WIDTH, png, source
-from sockets import Running, listening
+from sockets import OpenService
 
-from segserve.config import RequestLimits, Settings, TorchServeAddress
-from segserve.gateway.app import create_app
+from segserve.config import RequestLimits
 from segserve.gateway.numpy_files import from_npy
-from segserve.gateway.server import build_server
 
 NATIVE = json.dumps({"model": "grounded_sam", "images": [source(png())], "prompt": {"text": "sofa"}})
 Connect = Callable[..., Any]
 
 
 @pytest.fixture
-def connect(torchserve: FakeTorchServe) -> Iterator[Connect]:
+def connect(open_service: OpenService) -> Connect:
     """Starts a gateway in front of the fake TorchServe; returns a client of it."""
-    with ExitStack() as stack:
-        backend_socket, backend_port = stack.enter_context(listening())
-        config = uvicorn.Config(torchserve, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-        backend = Running(uvicorn.Server(config), backend_socket, backend_port)
-        started: list[Running] = []
 
-        def open_one(**settings: Any) -> Any:
-            bound, port = stack.enter_context(listening())
-            address = TorchServeAddress(backend.url, backend.url, backend.url)
-            chosen = {"models": ("grounded_sam",), "sagemaker_runtime": True, **settings}
-            service = Settings(torchserve=address, port=port, **chosen)
-            started.append(Running(build_server(create_app(service), service), bound, port))
-            wait_for(lambda: requests.get(f"{started[-1].url}/ping", timeout=10).status_code == 200)
-            return boto3.client(
-                "sagemaker-runtime",
-                endpoint_url=started[-1].url,
-                region_name="eu-central-1",
-                aws_access_key_id="none",
-                aws_secret_access_key="none",
-                config=Config(retries={"total_max_attempts": 1}, read_timeout=20),
-            )
+    def open_one(**settings: Any) -> Any:
+        return boto3.client(
+            "sagemaker-runtime",
+            endpoint_url=open_service(**{"sagemaker_runtime": True, **settings}).url,
+            region_name="eu-central-1",
+            aws_access_key_id="none",
+            aws_secret_access_key="none",
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=20),
+        )
 
-        yield open_one
-        for running in [*started, backend]:
-            running.stop()
-        for running in [*started, backend]:
-            running.join()
+    return open_one
 
 
 def invoke(client: Any, body: str | bytes = NATIVE, **options: Any) -> Any:

@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import boto3
@@ -18,15 +17,13 @@ import pytest
 import requests
 import uvicorn
 from fake_torchserve import FakeTorchServe
-from gateways import wait_for
 from moto.server import ThreadedMotoServer
 from pictures import HEIGHT, WIDTH, png
 from PIL import Image
-from sockets import Running, listening
+from sockets import Running, gateway_before, listening
 
-from segserve.config import Settings, TorchServeAddress
+from segserve.config import Settings
 from segserve.gateway.app import create_app
-from segserve.gateway.server import build_server
 
 SCRIPT = Path(__file__).resolve().parents[2] / "sagemaker" / "invoke.py"
 MODELS = ("grounded_sam", "sam2")
@@ -35,20 +32,9 @@ MODELS = ("grounded_sam", "sam2")
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[str]:
     """The address of a gateway that speaks SageMaker's runtime protocol."""
-    with ExitStack() as stack:
-        bound, port = stack.enter_context(listening())
-        torchserve = FakeTorchServe(models={model: ["READY"] for model in MODELS})
-        config = uvicorn.Config(torchserve, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-        backend = Running(uvicorn.Server(config), bound, port)
-        front, front_port = stack.enter_context(listening())
-        address = TorchServeAddress(backend.url, backend.url, backend.url)
-        settings = Settings(models=MODELS, torchserve=address, sagemaker_runtime=True, port=front_port)
-        gateway = Running(build_server(create_app(settings), settings), front, front_port)
-        wait_for(lambda: requests.get(f"{gateway.url}/ping", timeout=10).status_code == 200)
+    torchserve = FakeTorchServe(models={model: ["READY"] for model in MODELS})
+    with gateway_before(torchserve, models=MODELS, sagemaker_runtime=True) as gateway:
         yield gateway.url
-        for running in (gateway, backend):
-            running.stop()
-            running.join()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,7 +19,6 @@ import boto3
 import numpy as np
 import pytest
 import requests
-import uvicorn
 from botocore.exceptions import ClientError
 from fake_torchserve import FakeTorchServe, lower_half, striped_classes
 from gateways import wait_for
@@ -32,12 +30,10 @@ from segserve_api.endpoint import Endpoint
 from segserve_api.handler import Api
 from segserve_api.keys import Keys
 from segserve_api.settings import ApiSettings, SettingsError, settings_from_environment
-from sockets import Running, listening
+from sockets import gateway_before
 
 from api_gateway import LAMBDA_BYTES, api_gateway, body_of, http_event, rest_event
-from segserve.config import FetchPolicy, Settings, TorchServeAddress
-from segserve.gateway.app import create_app
-from segserve.gateway.server import build_server
+from segserve.config import FetchPolicy
 
 SHOP = "https://shop.example"
 NATIVE = {"model": "grounded_sam", "images": [source(png())], "prompt": {"text": "sofa"}}
@@ -53,23 +49,9 @@ MODELS = ("grounded_sam", "semantic", "sam2", "mask_rcnn")
 def endpoint() -> Iterator[tuple[str, FakeTorchServe]]:
     """A gateway that boto3's client takes for SageMaker's runtime, and the TorchServe behind it."""
     torchserve = FakeTorchServe(models={model: ["READY"] for model in MODELS})
-    with ExitStack() as stack:
-        backend_socket, backend_port = stack.enter_context(listening())
-        config = uvicorn.Config(torchserve, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-        backend = Running(uvicorn.Server(config), backend_socket, backend_port)
-        bound, port = stack.enter_context(listening())
-        chosen = Settings(
-            models=MODELS,
-            torchserve=TorchServeAddress(backend.url, backend.url, backend.url),
-            fetch=FetchPolicy(allow=("127.0.0.1",)),
-            sagemaker_runtime=True,
-            port=port,
-        )
-        gateway = Running(build_server(create_app(chosen), chosen), bound, port)
+    fetch = FetchPolicy(allow=("127.0.0.1",))
+    with gateway_before(torchserve, models=MODELS, fetch=fetch, sagemaker_runtime=True) as gateway:
         yield gateway.url, torchserve
-        for running in (gateway, backend):
-            running.stop()
-            running.join()
 
 
 @pytest.fixture

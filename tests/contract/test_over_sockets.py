@@ -9,57 +9,24 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-import pytest
 import requests
 import uvicorn
 from fake_torchserve import Answer, FakeTorchServe, lower_half
 from gateways import wait_for
 from pictures import png, source
-from sockets import Running, listening
+from sockets import OpenService, Running, listening
 
-from segserve.config import FetchPolicy, RequestLimits, Settings, TorchServeAddress
-from segserve.gateway.app import create_app
+from segserve.config import FetchPolicy, RequestLimits
 from segserve.gateway.numpy_files import to_npy
-from segserve.gateway.server import build_server
 
 BODY = {"images": [source(png())], "prompt": {"text": "sofa"}}
 
 
-Open = Callable[..., Running]
-
-
-@pytest.fixture
-def open_service(torchserve: FakeTorchServe) -> Iterator[Open]:
-    """Runs the fake TorchServe and a gateway in front of it, both on real sockets."""
-    with ExitStack() as stack:
-        backend_socket, backend_port = stack.enter_context(listening())
-        config = uvicorn.Config(torchserve, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-        backend = Running(uvicorn.Server(config), backend_socket, backend_port)
-        started: list[Running] = []
-
-        def open_one(**settings: Any) -> Running:
-            address = TorchServeAddress(backend.url, backend.url, backend.url)
-            bound, port = stack.enter_context(listening())
-            chosen = Settings(models=("grounded_sam",), torchserve=address, port=port, **settings)
-            started.append(Running(build_server(create_app(chosen), chosen), bound, port))
-            url = started[-1].url
-            wait_for(lambda: requests.get(f"{url}/ping", timeout=10).status_code == 200)
-            return started[-1]
-
-        yield open_one
-        for running in [*started, backend]:
-            running.stop()
-        for running in [*started, backend]:
-            running.join()
-
-
-def test_many_callers_at_once_get_their_own_answers(open_service: Open, torchserve: FakeTorchServe) -> None:
+def test_many_callers_at_once_get_their_own_answers(open_service: OpenService, torchserve: FakeTorchServe) -> None:
     service = open_service()
     torchserve.delay_s = 0.05
 
@@ -74,7 +41,7 @@ def test_many_callers_at_once_get_their_own_answers(open_service: Open, torchser
     assert answers == [(200, 20 + number, f"thing {number}") for number in range(60)]
 
 
-def test_a_body_without_a_length_is_refused_before_it_has_ended(open_service: Open) -> None:
+def test_a_body_without_a_length_is_refused_before_it_has_ended(open_service: OpenService) -> None:
     service = open_service(limits=RequestLimits(max_body_bytes=10_000))
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
         head = b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -86,7 +53,7 @@ def test_a_body_without_a_length_is_refused_before_it_has_ended(open_service: Op
         assert json.loads(answer.read())["error"]["code"] == "body_too_large"
 
 
-def test_a_body_announced_too_long_is_refused_before_it_is_sent(open_service: Open) -> None:
+def test_a_body_announced_too_long_is_refused_before_it_is_sent(open_service: OpenService) -> None:
     service = open_service(limits=RequestLimits(max_body_bytes=10_000))
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
         connection.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 10001\r\n\r\n")
@@ -95,7 +62,7 @@ def test_a_body_announced_too_long_is_refused_before_it_is_sent(open_service: Op
         assert answer.status == 413
 
 
-def test_a_caller_who_hangs_up_frees_the_worker(open_service: Open, torchserve: FakeTorchServe) -> None:
+def test_a_caller_who_hangs_up_frees_the_worker(open_service: OpenService, torchserve: FakeTorchServe) -> None:
     service = open_service()
     torchserve.delay_s = 600
     body = json.dumps(BODY).encode()
@@ -115,7 +82,7 @@ def refuses_connections(port: int) -> bool:
     return False
 
 
-def test_told_to_exit_it_answers_what_is_in_flight(open_service: Open, torchserve: FakeTorchServe) -> None:
+def test_told_to_exit_it_answers_what_is_in_flight(open_service: OpenService, torchserve: FakeTorchServe) -> None:
     service = open_service()
     released = threading.Event()
 
@@ -135,7 +102,7 @@ def test_told_to_exit_it_answers_what_is_in_flight(open_service: Open, torchserv
     service.join()
 
 
-def test_what_takes_too_long_is_cut_off_at_the_end(open_service: Open, torchserve: FakeTorchServe) -> None:
+def test_what_takes_too_long_is_cut_off_at_the_end(open_service: OpenService, torchserve: FakeTorchServe) -> None:
     service = open_service(limits=RequestLimits(shutdown_s=1))
     torchserve.delay_s = 600
     with ThreadPoolExecutor(1) as pool:
@@ -146,7 +113,7 @@ def test_what_takes_too_long_is_cut_off_at_the_end(open_service: Open, torchserv
         assert "stopping" in asked.result().json()["error"]["message"]
 
 
-def test_a_local_url_is_fetched_where_the_operator_allows_it(open_service: Open) -> None:
+def test_a_local_url_is_fetched_where_the_operator_allows_it(open_service: OpenService) -> None:
     """The whole way over a real socket: resolve, check, connect to the checked address, read."""
 
     async def files(scope: Any, receive: Any, send: Any) -> None:
@@ -193,7 +160,7 @@ def test_the_gateway_needs_neither_torch_nor_torchserve() -> None:
 
 
 def test_a_caller_who_hangs_up_while_tensors_stream_ends_the_work(
-    open_service: Open, torchserve: FakeTorchServe
+    open_service: OpenService, torchserve: FakeTorchServe
 ) -> None:
     """60 MB of text, of which the caller reads the beginning: the rest does not fit into any buffer on the way."""
     logits = to_npy(np.random.default_rng(0).normal(0, 3, (21, 512, 512)).astype(np.float32))
