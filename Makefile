@@ -45,7 +45,7 @@ serve: $(STAMP) ## serve the demo models on http://127.0.0.1:8080 until Ctrl-C
 	$(BIN)/segserve serve
 
 test: $(STAMP) chromium ## every test: unit, contract, end to end with a real TorchServe and a real browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP) ## ruff, ruff format, mypy
 	$(BIN)/ruff check .

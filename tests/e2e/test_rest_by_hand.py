@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import requests
-from servers import Served, multipart
+from servers import Served, multipart, serving
 
 from segserve import masks
+from segserve.errors import SegserveError
 from segserve.schema import WorkerResult
+from segserve.torchserve.running import find_running
 from segserve.training.scenes import Scene
 
 PROMPT = '{"text": "floor. wall."}'
@@ -118,13 +126,34 @@ def test_a_token_is_needed_and_a_wrong_one_is_refused(served: Served, scene_png:
     assert requests.get(models, headers=served.token("management"), timeout=30).status_code == 200
 
 
-def test_models_come_from_the_store_only(served: Served):
-    """Neither by a URL nor by a name: the registration of models is switched off."""
-    for url in ("http://127.0.0.1:9/other.mar", "grounded_sam.mar"):
-        answer = requests.post(
-            f"{served.address.management_url}/models",
-            params={"url": url, "model_name": "other"},
-            headers=served.token("management"),
-            timeout=30,
-        )
-        assert answer.status_code == 405
+def test_models_come_from_this_machine_and_with_the_token_only(served: Served, store: Path):
+    """TorchServe also loads archives that lie elsewhere on the machine, whatever its model store: hence the token."""
+    models = f"{served.address.management_url}/models"
+    token = served.token("management")
+    before = requests.get(models, headers=token, timeout=30).json()
+    archive = store / "grounded_sam.mar"
+    assert archive.is_file()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(store))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        web = f"http://127.0.0.1:{elsewhere.server_address[1]}/{archive.name}"
+        asked = [(web, token), (archive.as_uri(), token), (str(archive), {}), (str(archive), served.token("inference"))]
+        for url, headers in asked:
+            query = {"url": url, "model_name": "other"}
+            answer = requests.post(models, params=query, headers=headers, timeout=30)
+            assert answer.status_code in (400, 404), url
+        elsewhere.shutdown()
+    assert requests.get(models, headers=token, timeout=30).json() == before
+
+
+def test_without_tokens_nothing_is_registered(store: Path, tmp_path: Path):
+    query = {"url": str(store / "grounded_sam.mar"), "model_name": "other"}
+    with serving(tmp_path, store, models=("grounded_sam",), options=("--no-tokens",), wait=False) as open_to_all:
+        deadline = time.monotonic() + 120
+        answer = None
+        while answer is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+            with contextlib.suppress(SegserveError, requests.ConnectionError):
+                management = find_running(open_to_all.port).address.management_url
+                answer = requests.post(f"{management}/models", params=query, timeout=30)
+        assert answer is not None and answer.status_code == 405

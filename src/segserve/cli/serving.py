@@ -76,6 +76,11 @@ class Service:
             SegserveError: nothing to serve, a port in use, or TorchServe died; says why.
         """
         args = self._args
+        if args.no_tokens and args.multi_model:
+            raise InvalidRequestError(
+                "--no-tokens and --multi-model do not go together: whoever reaches TorchServe's management port could "
+                "have it load any archive of this machine. Leave one of them out."
+            )
         names = tuple(name.strip() for name in (args.models or "").split(",") if name.strip())
         overrides = Overrides(args.workers, args.batch_size, args.batch_delay)
         archives = [] if args.multi_model and not names else find_archives(args.model_store, names)
@@ -138,7 +143,8 @@ class Service:
             plan.models,
             ports,
             log_folder=args.log_dir,
-            options=ServerOptions(token_check=not args.no_tokens, gpus=plan.gpus, model_api=True),
+            # With the token, which this user alone can read, TorchServe loads any archive that it can read.
+            options=ServerOptions(token_check=not args.no_tokens, gpus=plan.gpus, model_api=not args.no_tokens),
             given=_given_properties(args.config),
             threads=plan.threads,
         )
@@ -163,7 +169,9 @@ class Service:
             models=tuple(model.name for model in plan.models),
             torchserve=torchserve.address,
         )
-        self._stopping.server = server = build_server(create_app(settings, shelf=shelf), settings)
+        self._stopping.server = server = build_server(
+            create_app(settings, shelf=None if self._args.no_tokens else shelf), settings
+        )
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         running = RunningService(os.getpid(), port, url, torchserve.address, self._key)
         running.write()

@@ -100,17 +100,18 @@ class ModelLoader:
             raise InvalidRequestError(
                 f"model_name: expected letters, digits, '_', '.', '-', at most 128, came {name[:80]!r}."
             )
-        if self._shelf is None:
-            raise InvalidRequestError("This gateway loads no models: it did not start the TorchServe that it asks.")
+        self._check_may_change()
         self._check_idle(name)
         if name in self._readiness.names():
             raise AlreadyLoadedError(f"A model {name!r} is loaded already. Unload it first, or choose another name.")
+        assert self._shelf is not None
         await self._finished(name, "loaded", self._load(name, url, self._shelf))
 
     async def unload(self, name: str) -> None:
         """Unload a model: it takes no more requests, finishes those at work, and is gone.
 
         Raises:
+            InvalidRequestError: this gateway loads and unloads nothing.
             NotFoundError: no such model is loaded.
             AlreadyLoadedError: it is being loaded or unloaded at this moment.
             ServiceError: TorchServe cannot be reached.
@@ -118,6 +119,7 @@ class ModelLoader:
         self._check_idle(name)
         if name not in self._readiness.names():
             raise NotFoundError(f"The model {name[:80]!r} is not loaded here.", code="model_not_found")
+        self._check_may_change()
         await self._finished(name, "unloaded", self._unload(name))
 
     async def aclose(self) -> None:
@@ -125,6 +127,13 @@ class ModelLoader:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _check_may_change(self) -> None:
+        if self._shelf is None:
+            raise InvalidRequestError(
+                "This gateway loads and unloads no models: it did not start the TorchServe that it asks, or that one "
+                "was started with --no-tokens."
+            )
 
     def _check_idle(self, name: str) -> None:
         if name in self._busy:

@@ -9,6 +9,7 @@ import pytest
 
 from segserve.cli import build_parser
 from segserve.cli.serve import INNER_PORTS, with_defaults
+from segserve.cli.serving import Service
 from segserve.config import ServeDefaults
 from segserve.errors import InvalidRequestError, NotFoundError
 from segserve.torchserve.ports import free_ports, is_free
@@ -73,3 +74,9 @@ def test_ports_of_torchserve_lie_in_the_range_that_is_allowed():
     assert len(set(found)) == 2 and all(first <= port <= first + 40 and is_free(port) for port in found)
     with pytest.raises(InvalidRequestError, match="2 free ones are needed"):
         free_ports(2, (first, first))
+
+
+def test_models_are_not_loaded_into_a_torchserve_that_asks_for_no_token(stores):
+    args = options("--no-tokens", "--multi-model", defaults=ServeDefaults(model_stores=stores))
+    with pytest.raises(InvalidRequestError, match="--no-tokens and --multi-model"):
+        Service(args).run()
