@@ -50,7 +50,7 @@ def modules() -> list[tuple[str, Path]]:
     found = [("core", path) for path in PACKAGE.glob("*.py")]
     for name in SUBPACKAGES:
         found += [(name, path) for path in (PACKAGE / name).rglob("*.py")]
-    return found + [("handlers", path) for path in (ROOT / "handlers").glob("*.py")]
+    return sorted(found + [("handlers", path) for path in (ROOT / "handlers").glob("*.py")])
 
 
 def imported(tree: ast.AST, *, module_level_only: bool = False) -> Iterator[str]:
