@@ -275,6 +275,6 @@ def test_the_route_that_draws_instances_refuses_a_semantic_model(
     semantic: TestClient, torchserve: FakeTorchServe
 ) -> None:
     headers = {"Content-Type": "image/png"}
-    refused(semantic.post("/predict?model=semantic", content=png(), headers=headers), "semantic does not know it")
+    refused(semantic.post("/predict?model=semantic", content=png(), headers=headers), "is of the kind semantic")
     assert semantic.post("/predict", content=png(), headers=headers).status_code == 404
     assert torchserve.seen == []
