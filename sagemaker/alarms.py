@@ -62,9 +62,27 @@ def backlog_alarm(deployment: Deployment, policy_arn: str) -> dict[str, Any]:
     }
 
 
-def ensure(deployment: Deployment, alarm: dict[str, Any]) -> None:
-    """Create an alarm, or change it where it is another."""
+def existing(deployment: Deployment, name: str) -> dict[str, Any] | None:
+    """The deployment's alarm of that name, as CloudWatch describes it; None where there is none.
+
+    Raises:
+        DeploymentError: it is somebody else's.
+    """
     calls = deployment.calls
-    found = (calls.read("cloudwatch", "describe_alarms", AlarmNames=[alarm["AlarmName"]]) or {}).get("MetricAlarms", [])
-    if not found or any(found[0].get(name) != value for name, value in alarm.items()):
-        calls.change("cloudwatch", "put_metric_alarm", **alarm, Tags=deployment.tags())
+    found = (calls.read("cloudwatch", "describe_alarms", AlarmNames=[name]) or {}).get("MetricAlarms", [])
+    if not found:
+        return None
+    tags = calls.read("cloudwatch", "list_tags_for_resource", ResourceARN=found[0]["AlarmArn"]) or {}
+    deployment.check_owned(tags.get("Tags"), f"the alarm {name}")
+    return dict(found[0])
+
+
+def ensure(deployment: Deployment, alarm: dict[str, Any]) -> None:
+    """Create an alarm, or change it where it is another.
+
+    Raises:
+        DeploymentError: one of that name is somebody else's.
+    """
+    found = existing(deployment, alarm["AlarmName"])
+    if found is None or any(found.get(name) != value for name, value in alarm.items()):
+        deployment.calls.change("cloudwatch", "put_metric_alarm", **alarm, Tags=deployment.tags())

@@ -186,6 +186,5 @@ def _policies(deployment: Deployment) -> list[dict[str, Any]]:
 
 def _delete_backlog_alarm(deployment: Deployment) -> None:
     name = deployment.alarm("backlog")
-    found = deployment.calls.read("cloudwatch", "describe_alarms", AlarmNames=[name])
-    if found and found["MetricAlarms"]:
+    if alarms.existing(deployment, name) is not None:
         deployment.calls.change("cloudwatch", "delete_alarms", AlarmNames=[name])

@@ -14,7 +14,7 @@ from segserve_api.messages import Answer, ApiRequest
 from segserve_api.routes import INVOCATIONS, attributes_for
 from segserve_api.settings import ApiSettings
 
-_CONNECT_S = 2.0
+CONNECT_S = 2.0
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _RETURNED = {"x-masked-percentage": "X-Masked-Percentage", "x-unmasked-percentage": "X-Unmasked-Percentage"}
 
@@ -29,7 +29,7 @@ class Endpoint:
     def __init__(self, settings: ApiSettings, runtime: Any = None) -> None:
         self._settings = settings
         # Once, and in time: API Gateway gives the whole request 29 s, so that a second attempt would come too late.
-        config = Config(connect_timeout=_CONNECT_S, read_timeout=settings.timeout_s, retries={"total_max_attempts": 1})
+        config = Config(connect_timeout=CONNECT_S, read_timeout=settings.timeout_s, retries={"total_max_attempts": 1})
         self._runtime = runtime or boto3.client("sagemaker-runtime", config=config)
 
     def answer(self, request: ApiRequest) -> Answer:

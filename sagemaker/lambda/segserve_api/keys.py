@@ -15,6 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from segserve_api.errors import ApiError
 
 _KEPT_S = 300.0
+CONNECT_S, READ_S = 1.0, 2.0
+"""How long Secrets Manager may take; the endpoint's time comes on top, and all of it fits into the function's."""
 _UNREADABLE = "The keys cannot be checked for the moment. Try again."
 
 
@@ -67,7 +69,8 @@ class Keys:
 
 def _secret_text(secret: str) -> str:
     client: Any = boto3.client(
-        "secretsmanager", config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+        "secretsmanager",
+        config=Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries={"total_max_attempts": 1}),
     )
     return str(client.get_secret_value(SecretId=secret)["SecretString"])
 

@@ -34,7 +34,7 @@ class ApiSettings:
 
     endpoint_name: str
     origins: tuple[str, ...] = ()
-    timeout_s: float = 25.0
+    timeout_s: float = 23.0
     max_body_bytes: int = 4_500_000
     api_key_secret: str = ""
     target_model: str = ""

@@ -59,6 +59,19 @@ def test_an_async_endpoint_scales_to_zero_and_wakes_up_by_an_alarm(aws: Aws, ima
     assert aws("cloudwatch").describe_alarms(AlarmNames=["segserve-shop-backlog"])["MetricAlarms"] == []
 
 
+def test_an_alarm_of_somebody_else_is_left_alone(aws: Aws, image: str, run: Script) -> None:
+    assert run("deploy", *ON_CPU, "--async").status == 0
+    theirs = {"AlarmName": "segserve-shop-backlog", "MetricName": "Theirs", "Namespace": "Shop"}
+    measured = {"Statistic": "Sum", "Period": 60, "EvaluationPeriods": 1, "Threshold": 7.0}
+    aws("cloudwatch").put_metric_alarm(**theirs, **measured, ComparisonOperator="GreaterThanThreshold")
+    for options in (("--min", "0", "--max", "3"), ("--min", "1", "--max", "3"), ("--off",)):
+        answer = run("autoscale", "--name", "shop", *options)
+        assert answer.status == 1
+        assert "the alarm segserve-shop-backlog is there already, not made by these scripts" in answer.err
+    (alarm,) = aws("cloudwatch").describe_alarms(AlarmNames=["segserve-shop-backlog"])["MetricAlarms"]
+    assert (alarm["MetricName"], alarm["Threshold"]) == ("Theirs", 7.0)
+
+
 def test_off_leaves_nothing(aws: Aws, image: str, run: Script) -> None:
     assert run("deploy", *ON_CPU, "--async").status == 0
     assert run("autoscale", "--name", "shop", "--min", "0", "--max", "3").status == 0

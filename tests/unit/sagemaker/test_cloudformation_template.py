@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from segserve_api import cors, settings
+from segserve_api import cors, endpoint, keys, settings
 
 from segserve.config import ENVIRONMENT
 
@@ -66,9 +66,10 @@ def test_the_functions_time_fits_into_api_gateways(template: Any) -> None:
     resources = template["Resources"]
     function = resources["Function"]["Properties"]
     asked = float(function["Environment"]["Variables"]["TIMEOUT_S"])
-    connecting = 2.0
+    around = keys.CONNECT_S + keys.READ_S + endpoint.CONNECT_S
     within = resources["ApiIntegration"]["Properties"]["TimeoutInMillis"] / 1000
-    assert asked + connecting < function["Timeout"] < within <= 30
+    assert asked == settings.ApiSettings.timeout_s
+    assert asked + around < function["Timeout"] < within <= 30
 
 
 def test_the_containers_variables_are_segserves(template: Any) -> None:

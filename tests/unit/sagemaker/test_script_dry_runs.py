@@ -178,6 +178,9 @@ def test_the_deployers_policy_allows_every_call_of_the_scripts_and_no_other_serv
         "iam",
     }
     assert not any("*" in action for action in allowed)
+    # deploy.py --image may name the repository of another deployment.
+    (images,) = [one["Resource"] for one in document["Statement"] if "ecr:DescribeImages" in listed(one["Action"])]
+    assert images.endswith(":repository/*")
 
 
 @pytest.mark.parametrize("file", POLICIES)
