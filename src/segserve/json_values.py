@@ -53,6 +53,13 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def switch(value: Any, info: ValidationInfo) -> Any:
+    """Before a switch is read: refuses numbers, and text that is not meant to be read."""
+    if not isinstance(value, bool) and not (isinstance(value, str) and info.context == AS_TEXT):
+        raise ValueError("Input should be a valid boolean: true or false")
+    return value
+
+
 def switch_or_polygon(value: Any) -> Any:
     """Before the parameter refine is read: one message instead of one for each of its forms."""
     if not isinstance(value, bool) and value != "polygon":
@@ -65,14 +72,22 @@ def one_or_several(value: Any) -> str:
     return SEVERAL if isinstance(value, list | tuple) else ONE
 
 
-def describe(error: ValidationError, where: str = "") -> str:
-    """One line for the caller: the first three wrong fields, what was expected, what came."""
+def describe(error: ValidationError, where: str = "", *, as_text: bool = False) -> str:
+    """One line for the caller: the first three wrong fields, what was expected, what came.
+
+    Args:
+        where: the object that the fields are in; as text, what kind of field they are.
+        as_text: the fields came as text, the parameters among them by their own names.
+    """
     lines = []
     problems = error.errors(include_url=False)
     for problem in problems[:3]:
         # As the caller wrote it, e.g. prompt.points.0.2.
         parts = (str(part) for part in problem["loc"] if part not in (ONE, SEVERAL))
-        field = ".".join([*([where] if where else []), *parts])
+        if as_text:
+            field = " ".join(part for part in (where, *parts) if part and part != "parameters")
+        else:
+            field = ".".join([*([where] if where else []), *parts])
         came = "" if problem["type"] in ("missing", "json_invalid") else f" (came: {_shorten(problem.get('input'))})"
         expected = _EXPECTED.get(
             problem["type"], problem["msg"].removeprefix("Value error, ").replace(" after validation", "")

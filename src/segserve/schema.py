@@ -20,7 +20,7 @@ from pydantic import (
 
 from segserve.catalog import ModelEntry
 from segserve.errors import InvalidPromptError, InvalidRequestError
-from segserve.json_values import AS_TEXT, ONE, SEVERAL, describe, number, one_or_several, switch_or_polygon
+from segserve.json_values import AS_TEXT, ONE, SEVERAL, describe, number, one_or_several, switch, switch_or_polygon
 
 MAX_IMAGES = 32
 MAX_TEXT_CHARACTERS = 256
@@ -33,6 +33,7 @@ MAX_MASK_CHARACTERS = 1_500_000
 
 MaskFormat = Literal["rle", "polygon", "png", "none"]
 RenderKind = Literal["overlay", "cutout", "mask", "crops"]
+Switch = Annotated[bool, BeforeValidator(switch)]
 Unit = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
 Coordinate = Annotated[float, BeforeValidator(number), Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Base64 = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -109,14 +110,14 @@ class Parameters(Strict):
     text_threshold: Unit | None = None
     score_threshold: Unit | None = None
     nms_iou: Unit | None = None
-    nms_across_phrases: bool | None = None
+    nms_across_phrases: Switch | None = None
     max_instances: Annotated[int, BeforeValidator(number), Field(ge=1, le=300)] | None = None
     refine: Annotated[bool | Literal["polygon"], BeforeValidator(switch_or_polygon)] | None = None
     engine: Literal["torch", "onnx"] | None = None
     output: Literal["label_map", "logits", "probabilities"] | None = None
     size: Literal["original", "model"] | None = None
-    multimask: bool | None = None
-    low_res: bool | None = None
+    multimask: Switch | None = None
+    low_res: Switch | None = None
 
 
 class WorkerPrompt(Prompt):
@@ -263,7 +264,7 @@ def parse(kind: type[Parsed], value: Any, where: str = "", *, as_text: bool = Fa
     try:
         return kind.model_validate(value, context=AS_TEXT if as_text else None)
     except ValidationError as error:
-        raise InvalidRequestError(describe(error, where)) from None
+        raise InvalidRequestError(describe(error, where, as_text=as_text)) from None
 
 
 def parse_json(kind: type[Parsed], data: bytes | str, where: str = "") -> Parsed:

@@ -128,6 +128,20 @@ def test_text_is_a_number_where_everything_is_text() -> None:
             parse(Parameters, {name: text}, as_text=True)
 
 
+@pytest.mark.parametrize("name", ["low_res", "multimask", "nms_across_phrases"])
+@pytest.mark.parametrize("value", ["true", "1", 1, 0, 1.0])
+def test_text_and_numbers_are_no_switches_in_json(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=f"^parameters.{name}: Input should be a valid boolean: true or"):
+        parse_json(SegmentRequest, json.dumps({"images": [IMAGE], "parameters": {name: value}}))
+
+
+@pytest.mark.parametrize(("text", "meant"), [("true", True), ("1", True), ("False", False), ("0", False)])
+def test_text_is_a_switch_where_everything_is_text(text: str, meant: bool) -> None:
+    assert parse(Parameters, {"low_res": text}, as_text=True).low_res is meant
+    with pytest.raises(InvalidRequestError, match="^low_res: Input should be a valid boolean"):
+        parse(Parameters, {"low_res": "maybe"}, as_text=True)
+
+
 def test_refine_gets_one_message() -> None:
     with pytest.raises(InvalidRequestError, match=r"^refine: Input should be true.* or 'polygon' \(came: 7\)\.$"):
         parse(Parameters, {"refine": 7})
