@@ -138,7 +138,7 @@ def test_text_and_numbers_are_no_switches_in_json(name: str, value: Any) -> None
 @pytest.mark.parametrize(("text", "meant"), [("true", True), ("1", True), ("False", False), ("0", False)])
 def test_text_is_a_switch_where_everything_is_text(text: str, meant: bool) -> None:
     assert parse(Parameters, {"low_res": text}, as_text=True).low_res is meant
-    with pytest.raises(InvalidRequestError, match="^low_res: Input should be a valid boolean"):
+    with pytest.raises(InvalidRequestError, match=r"^low_res: Input should be a valid boolean"):
         parse(Parameters, {"low_res": "maybe"}, as_text=True)
 
 
