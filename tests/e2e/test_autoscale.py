@@ -15,6 +15,7 @@ import pytest
 from servers import ADMIN_KEY, Served
 
 from segserve.cli import main
+from segserve.client import Client
 from segserve.closed_loop import post_request, run_load
 from segserve.torchserve.management import Management
 
@@ -40,9 +41,10 @@ def workers(served: Served) -> int:
 
 @pytest.fixture(autouse=True)
 def _one_worker_again(served: Served) -> Iterator[None]:
-    """The service is shared: whatever a test leaves, the next finds one worker."""
+    """The service is shared: whatever a test leaves, the next finds one worker, and a gateway that knows it."""
     yield
-    Management(served.address).scale(MODEL, 1, 1)
+    with Client(served.url, api_key=ADMIN_KEY) as client:
+        client.scale(MODEL, 1, 1)
 
 
 @contextlib.contextmanager

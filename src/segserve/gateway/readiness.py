@@ -97,6 +97,8 @@ class Readiness:
         self._loaded: dict[str, None] = {}
         self._withdrawn: set[str] = set()
         self._resting: set[str] = set()
+        # One poll after another: an answer from before a change may not replace one from after it.
+        self._polling = asyncio.Lock()
         self.snapshot = Snapshot()
 
     @property
@@ -193,7 +195,11 @@ class Readiness:
         return self.snapshot.problem is not None or self.has_workers(model)
 
     async def poll(self) -> None:
-        """Ask TorchServe once and keep what it says. Failures become part of the state."""
+        """Ask TorchServe once, from now on, and keep what it says. Failures become part of the state."""
+        async with self._polling:
+            await self._poll()
+
+    async def _poll(self) -> None:
         before = self.ready
         try:
             described = [ModelStatus.from_description(entry) for entry in await self._workers.models()]

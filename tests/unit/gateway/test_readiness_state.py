@@ -193,3 +193,36 @@ def test_a_withdrawn_model_stays_so_while_torchserve_cannot_be_asked(workers: St
     assert state.ready and state.names() == ["b"]
     state.withdraw("b")
     assert state.missing() == ["TorchServe has no model"]
+
+
+class SlowWorkers(StubWorkers):
+    """Its first answer is what was true when it was asked, and comes late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late = asyncio.Event()
+        self._first = True
+
+    async def models(self) -> Described:
+        answer = await super().models()
+        if self._first:
+            self._first = False
+            await self.late.wait()
+        return answer
+
+
+def test_an_answer_from_before_a_change_does_not_replace_one_from_after_it() -> None:
+    async def scenario() -> Readiness:
+        workers = SlowWorkers()
+        readiness = Readiness(workers, ("a",))  # type: ignore[arg-type]
+        workers.answer = [described("a", "READY")]
+        background = asyncio.create_task(readiness.poll())
+        await asyncio.sleep(0)
+        workers.answer = [described("a", "READY", "READY")]
+        scaled = asyncio.create_task(readiness.poll())
+        await asyncio.sleep(0.01)
+        workers.late.set()
+        await asyncio.gather(background, scaled)
+        return readiness
+
+    assert asyncio.run(scenario()).snapshot.models["a"].workers == 2
