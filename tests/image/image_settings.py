@@ -93,6 +93,29 @@ def test_models_come_and_go_in_multi_model_mode(
     assert container.wait(STOP_S) == 0
 
 
+def test_a_model_for_which_the_containers_memory_is_not_enough_gets_a_507(
+    engine: Engine, start: Callable[..., Container], artifacts: Path
+) -> None:
+    memory = ("--memory", "1600m", "--memory-swap", "1600m")
+    options = (*memory, "--env", "SAGEMAKER_MULTI_MODEL=true", "--volume", f"{artifacts}:/opt/ml/models:ro")
+    container = start("serve", options=(*engine.hardened, *options))
+    container.wait_ready()
+
+    def load(name: str) -> requests.Response:
+        body = {"model_name": name, "url": "/opt/ml/models/rooms.mar"}
+        return requests.post(f"{container.url}/models", json=body, timeout=120)
+
+    assert load("first").status_code == 200
+    refused = load("second")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (507, "no_room")
+    assert [model["modelName"] for model in requests.get(f"{container.url}/models", timeout=30).json()["models"]] == [
+        "first"
+    ]
+    # As SageMaker makes room, and asks again.
+    assert requests.delete(f"{container.url}/models/first", timeout=60).status_code == 200
+    assert load("second").status_code == 200
+
+
 def test_without_an_archive_it_ends_and_says_where_it_looked(engine: Engine, start: Callable[..., Container]) -> None:
     container = start("serve", options=(*engine.hardened, "--env", "SEGSERVE_MODEL_STORE=/opt/ml/model:/tmp"))
     assert container.wait(60) == 1
