@@ -198,17 +198,22 @@ def test_of_two_loads_at_once_one_is_refused(multi: TestClient, shelf: Shelf, to
     assert len(multi.get("/models").json()["models"]) == 1
 
 
-def test_a_load_goes_on_when_its_caller_is_gone(multi: TestClient, shelf: Shelf, torchserve: FakeTorchServe) -> None:
-    shelf.statuses = ["UNLOADING"]
-    loader = multi.app.state.services.loader  # type: ignore[attr-defined]
+def begin_to_load(client: TestClient) -> None:
+    """Ask for the model a, and go away before it is loaded."""
+    loader = client.app.state.services.loader  # type: ignore[attr-defined]
 
     async def given_up() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await loader.load("a", "/models/a")
 
-    assert multi.portal is not None
-    multi.portal.call(given_up)
+    assert client.portal is not None
+    client.portal.call(given_up)
+
+
+def test_a_load_goes_on_when_its_caller_is_gone(multi: TestClient, shelf: Shelf, torchserve: FakeTorchServe) -> None:
+    shelf.statuses = ["UNLOADING"]
+    begin_to_load(multi)
     assert multi.get("/models").json() == {"models": []}
     torchserve.models["a"] = ["READY"]
     wait_for(lambda: len(multi.get("/models").json()["models"]) == 1)
@@ -223,15 +228,7 @@ def test_a_service_ends_although_a_model_is_loading(
         create_app(Settings(multi_model=True), httpx2.ASGITransport(app=torchserve), shelf=shelf)
     ) as client:
         wait_for(lambda: client.get("/ping").status_code == 200)
-        loader = client.app.state.services.loader  # type: ignore[attr-defined]
-
-        async def given_up() -> None:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    await loader.load("a", "/models/a")
-
-        assert client.portal is not None
-        client.portal.call(given_up)
+        begin_to_load(client)
 
 
 def test_no_room(multi: TestClient) -> None:
