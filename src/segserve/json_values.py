@@ -22,6 +22,7 @@ SEVERAL: Final = "(several)"
 # pydantic names its own classes there.
 _EXPECTED = dict.fromkeys(("model_type", "model_attributes_type"), "Input should be an object")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _WHOLE = re.compile(r"[+-]?\d{1,30}", re.ASCII)
 
 
@@ -60,8 +61,11 @@ def switch(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-def switch_or_polygon(value: Any) -> Any:
-    """Before the parameter refine is read: one message instead of one for each of its forms."""
+def switch_or_polygon(value: Any, info: ValidationInfo) -> Any:
+    """Before the parameter refine is read: one message instead of one for each of its forms. What came as text is read
+    here, since pydantic would take the text "true" for the word."""
+    if isinstance(value, str) and info.context == AS_TEXT:
+        value = _SWITCHES.get(value.lower(), value)
     if not isinstance(value, bool) and value != "polygon":
         raise ValueError("Input should be true, false (a valid boolean) or 'polygon'")
     return value

@@ -147,6 +147,18 @@ def test_refine_gets_one_message() -> None:
         parse(Parameters, {"refine": 7})
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("true", True), ("TRUE", True), ("1", True), ("false", False), ("0", False), ("polygon", "polygon")],
+)
+def test_refine_as_text_is_a_switch_or_the_word(text: str, meant: Any) -> None:
+    refine = parse(Parameters, {"refine": text}, as_text=True).refine
+    assert (type(refine), refine) == (type(meant), meant)
+    if text != "polygon":
+        with pytest.raises(InvalidRequestError, match=r"^refine: Input should be true"):
+            parse(Parameters, {"refine": text})
+
+
 @pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1e999"])
 def test_numbers_are_finite(bad: str) -> None:
     with pytest.raises(InvalidRequestError, match="box_threshold"):

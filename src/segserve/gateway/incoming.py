@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from segserve.errors import InvalidRequestError
@@ -126,9 +126,7 @@ def _placed(
     if name in ("model", "mask_format"):
         return request, name, value
     if name in _PARAMETERS:
-        # The only parameter that is a switch or a word: pydantic would read the text "true" as the word.
-        switch: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
-        return parameters, name, switch.get(value.lower(), value) if name == "refine" else value
+        return parameters, name, value
     raise InvalidRequestError(f"{where} {name[:40]!r} is unknown: expected {', '.join(_RAW_FIELDS)}.")
 
 
